@@ -1,0 +1,1 @@
+"""PPO for language models from human feedback: small, exact, fast."""

@@ -1,0 +1,161 @@
+"""What flows between the three phases: Prompts -> Rollout -> Feedback -> Experience -> Stats.
+
+Axes: B sequences, P prompt tokens, T response tokens. Column j of every [B, T] tensor speaks of the same response token j.
+`mask` is True from the first sampled token through the token that ended the answer; masked cells hold 0 and are never read.
+All objects are frozen and whole at birth. Masks come from lengths, never from comparing ids with a padding id.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+FinishReason = Literal["stop", "length"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prompts:
+    """A batch of prompts, tokenised and left-padded (the last token of every prompt is in column P - 1).
+
+    `texts` holds what the user wrote: a string, or a list of chat messages. `columns` holds the row's other columns,
+    which travel to the reward functions.
+    """
+
+    ids: Int[Tensor, "B P"]
+    mask: Bool[Tensor, "B P"]
+    texts: tuple[Any, ...]
+    columns: Mapping[str, tuple[Any, ...]]
+
+    def __len__(self) -> int:
+        return self.ids.shape[0]
+
+    def select(self, rows: Sequence[int]) -> "Prompts":
+        """These rows, with the padding columns that none of them needs cut off."""
+        index = torch.as_tensor(rows, device=self.ids.device)
+        mask = self.mask[index]
+        width = max(int(mask.sum(dim=1).max()), 1)
+        return type(self)(
+            ids=self.ids[index][:, -width:],
+            mask=mask[:, -width:],
+            texts=tuple(self.texts[i] for i in rows),
+            columns={name: tuple(column[i] for i in rows) for name, column in self.columns.items()},
+        )
+
+    def to(self, device: torch.device) -> "Prompts":
+        """The same batch on `device`."""
+        return type(self)(
+            ids=self.ids.to(device), mask=self.mask.to(device), texts=self.texts, columns=self.columns
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rollout:
+    """采样: answers, and what the policy thought of every token when it wrote it.
+
+    `old_log_probs` are the policy's log p(token | context) at `temperature` over the whole vocabulary, in nats;
+    `sampler_log_probs` are those of the distribution that was really drawn from (the same unless top_k or top_p cut the
+    vocabulary, or another engine sampled). `old_values[:, j]` is the critic's value before token j.
+    """
+
+    prompts: Prompts
+    responses: Int[Tensor, "B T"]
+    mask: Bool[Tensor, "B T"]
+    old_log_probs: Float[Tensor, "B T"]
+    old_values: Float[Tensor, "B T"]
+    sampler_log_probs: Float[Tensor, "B T"]
+    finish_reasons: tuple[FinishReason, ...]
+    completions: tuple[str, ...]
+    temperature: float
+    policy_version: int
+
+    def __len__(self) -> int:
+        return self.responses.shape[0]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Feedback:
+    """反馈: the teacher's marks, and the rewards that equations (1) and (2) make of them.
+
+    `scores` is what lands on the last token (reward units); `parts` are its sources, before weighting.
+    `kl` is the per-token estimate of KL(policy || reference) in nats.
+    """
+
+    scores: Float[Tensor, " B"]
+    parts: Mapping[str, Float[Tensor, " B"]]
+    ref_log_probs: Float[Tensor, "B T"]
+    kl: Float[Tensor, "B T"]
+    rewards: Float[Tensor, "B T"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experience:
+    """学习's input: a rollout with the advantage and the return of every token, equations (3) and (4)."""
+
+    rollout: Rollout
+    advantages: Float[Tensor, "B T"]
+    returns: Float[Tensor, "B T"]
+
+    def __len__(self) -> int:
+        return len(self.rollout)
+
+    def select(self, rows: Sequence[int]) -> "Experience":
+        """These rows as an Experience of their own, without the padding columns that none of them needs."""
+        whole = self.rollout
+        index = torch.as_tensor(rows, device=whole.responses.device)
+        width = response_width(whole.mask[index])
+        cut = {
+            field.name: getattr(whole, field.name)[index][:, :width]
+            for field in fields(whole)
+            if field.name in _ROLLOUT_TOKEN_FIELDS
+        }
+        rollout = Rollout(
+            prompts=whole.prompts.select(rows),
+            finish_reasons=tuple(whole.finish_reasons[i] for i in rows),
+            completions=tuple(whole.completions[i] for i in rows),
+            temperature=whole.temperature,
+            policy_version=whole.policy_version,
+            **cut,
+        )
+        return type(self)(
+            rollout=rollout,
+            advantages=self.advantages[index][:, :width],
+            returns=self.returns[index][:, :width],
+        )
+
+
+_ROLLOUT_TOKEN_FIELDS = frozenset({"responses", "mask", "old_log_probs", "old_values", "sampler_log_probs"})
+
+
+def response_width(mask: Bool[Tensor, "B T"]) -> int:
+    """The number of leading columns that hold every True of `mask`, at least 1."""
+    columns = mask.any(dim=0).nonzero()
+    return int(columns[-1]) + 1 if len(columns) else 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stats:
+    """Sums and counts, never means: parts of a batch add up to the whole exactly, whatever their sizes."""
+
+    sums: Mapping[str, float]
+    counts: Mapping[str, float]
+
+    def __add__(self, other: "Stats") -> "Stats":
+        return Stats(sums=_added(self.sums, other.sums), counts=_added(self.counts, other.counts))
+
+    def mean(self, name: str) -> float:
+        """sum / count of `name`; raises KeyError for a name that was never recorded, ValueError for a count of 0."""
+        if self.counts[name] == 0:
+            raise ValueError(f"the mean of {name} is not defined: nothing was counted")
+        return self.sums[name] / self.counts[name]
+
+    @classmethod
+    def empty(cls) -> "Stats":
+        """No sums: the neutral element of +."""
+        return cls(sums={}, counts={})
+
+
+def _added(left: Mapping[str, float], right: Mapping[str, float]) -> dict[str, float]:
+    return {name: left.get(name, 0.0) + right.get(name, 0.0) for name in {**left, **right}}

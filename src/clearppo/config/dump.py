@@ -1,0 +1,62 @@
+"""The resolved configuration as YAML: every option, in sections. `load_config` reads it to an equal configuration."""
+
+import re
+from importlib.metadata import PackageNotFoundError, version
+from typing import cast
+
+import yaml
+
+from clearppo.config.kinds import qualified_name
+from clearppo.config.leaves import leaves
+from clearppo.config.schema import PPOConfig, inert, section_of, sections, values
+
+_PLAIN = re.compile(r"[\w./-]+", re.ASCII)  # text that reads well without quotes, if YAML does not take it for a number
+
+
+def dump_config(config: PPOConfig) -> str:
+    """YAML with every option. Those without effect stand as comments with the reason, so that the file loads again.
+
+    A Python callable among the reward functions is written as `module:name`; the file loads again where that can be
+    imported, which a lambda, a notebook's function or one defined inside another cannot.
+    """
+    # What stands at its default without effect would be an error in a file; an "off" that the user set may stay.
+    asleep = {name: why for name, why in inert(config).items() if values(config)[name] == leaves()[name].default}
+    lines = [
+        f"# The resolved configuration of a run, written by ClearPPO {clearppo_version()}.",
+        "# Run it again: clearppo ppo --config THIS_FILE --output_dir ANOTHER_DIRECTORY",
+    ]
+    for section in sections():
+        lines += ["", f"{section}:"]
+        entries = [
+            (f"  # {name}: {_scalar(value)}  (without effect: {asleep[name].because})")
+            if name in asleep
+            else f"  {name}: {_scalar(value)}"
+            for name, value in section_of(config, section)
+        ]
+        if all(entry.lstrip().startswith("#") for entry in entries):
+            lines[-1] += " {}"
+        lines += entries
+    return "\n".join(lines) + "\n"
+
+
+def _scalar(value: object) -> str:
+    """One line of YAML that loads as `value`."""
+    if isinstance(value, list):
+        return f"[{', '.join(_scalar(item) for item in cast('list[object]', value))}]"
+    if callable(value):
+        return _scalar(qualified_name(value))
+    if isinstance(value, str) and not _PLAIN.fullmatch(value):
+        return _dumped(value, '"')  # escapes: a stop string may be a line end
+    return _dumped(value)
+
+
+def _dumped(value: object, style: str | None = None) -> str:
+    return yaml.safe_dump(value, width=float("inf"), default_style=style).removesuffix("\n").removesuffix("\n...")
+
+
+def clearppo_version() -> str:
+    """The installed version; "unknown" in a source tree that is not installed."""
+    try:
+        return version("clearppo")
+    except PackageNotFoundError:
+        return "unknown"

@@ -1,0 +1,213 @@
+"""The sections about learning: the KL penalty, PPO itself, the optimiser, the run. The others are in sections.py."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from clearppo.config.kinds import OnlyIf
+from clearppo.config.sections import Section
+
+_WITH_CLIP = OnlyIf("cliprange", "is set", "the policy's ratio is not clipped at all", "--cliprange 0.2")
+_ADAPTIVE = OnlyIf(
+    "kl_controller", "equals", "the coefficient stays at kl_coef", "--kl_controller adaptive", value="adaptive"
+)
+_CRITIC_LEARNS = OnlyIf("vf_coef", "is positive", "the critic does not learn", "--vf_coef 0.1")
+
+
+class KLConfig(Section):
+    """反馈, how far the policy may go: the penalty on the KL divergence from the reference, equation (1)."""
+
+    kl_coef: float = Field(
+        default=0.05,
+        ge=0,
+        description="Score units charged for a nat of KL, taken from every token's reward. Too low: the policy drifts "
+        "into whatever fools the reward. Too high: it stays where it was. Usual: 0.01 to 0.2; 0 switches "
+        "it off.",
+    )
+    kl_estimator: Annotated[
+        Literal["k1", "k2", "k3", "full"],
+        OnlyIf("kl_coef", "is positive", "no KL is charged", "--kl_coef 0.05"),
+    ] = Field(
+        default="k1",
+        description="How a token's KL is measured. k1: log-ratio, the article's. k2: half its square, never negative, "
+        "biased. k3: never negative, unbiased. full: over the whole vocabulary, exact, more memory.",
+    )
+    kl_controller: Literal["fixed", "adaptive"] = Field(
+        default="fixed",
+        description="fixed keeps kl_coef. adaptive raises it while the KL of an answer is above kl_target and lowers "
+        "it while below (Ziegler et al. 2019).",
+    )
+    kl_target: Annotated[float, _ADAPTIVE] = Field(
+        default=6.0,
+        gt=0,
+        description="The KL from the reference that adaptive steers to, in nats a whole answer. Usual: 3 to 10.",
+    )
+    kl_horizon: Annotated[float, _ADAPTIVE] = Field(
+        default=10000.0,
+        gt=0,
+        description="Slowness of adaptive, in episodes: the coefficient changes by at most 20 % x batch_size / "
+        "kl_horizon an iteration.",
+    )
+
+
+class PPOSection(Section):
+    """学习: credit for each token, and the losses of equations (3) to (9) with their usual extensions."""
+
+    num_ppo_epochs: int = Field(
+        default=4,
+        ge=1,
+        description="How often each batch of answers is learned from before new ones are sampled. Usual: 1 to 4.",
+    )
+    num_mini_batches: int = Field(
+        default=1,
+        ge=1,
+        description="Optimiser steps an epoch: the batch is split into so many equal parts. It must divide batch_size.",
+    )
+    gamma: float = Field(
+        default=1.0,
+        ge=0,
+        le=1,
+        description="Discount a token. 1: a reward counts the same however far ahead, right for answers of bounded "
+        "length.",
+    )
+    lam: float = Field(
+        default=0.95,
+        ge=0,
+        le=1,
+        description="GAE's lambda. 1 trusts the rewards that came (no bias, noisy; the article), 0 trusts the critic's "
+        "next value. Usual: 0.95 to 1.",
+    )
+    cliprange: float | None = Field(
+        default=0.2,
+        gt=0,
+        lt=1,
+        description="A token stops pushing once its probability ratio new/old has left 1 - cliprange .. 1 + cliprange. "
+        "none: no clipping, the article's (7).",
+    )
+    cliprange_high: Annotated[float | None, _WITH_CLIP] = Field(
+        default=None,
+        gt=0,
+        description="Another bound on the upper side, 1 + cliprange_high: above cliprange it lets rare good tokens "
+        "grow faster. none: as cliprange. Usual: 0.28.",
+    )
+    dual_clip: Annotated[float | None, _WITH_CLIP] = Field(
+        default=None,
+        gt=1,
+        description="Bound on the ratio of tokens with negative advantage, which clipping leaves unbounded (Ye et al. "
+        "2020). Usual: 3.",
+    )
+    cliprange_value: Annotated[float | None, _CRITIC_LEARNS] = Field(
+        default=0.2,
+        gt=0,
+        description="The critic's loss counts a value at most so far from its old value, in score units. none: plain "
+        "squared error, (8).",
+    )
+    vf_coef: float = Field(
+        default=0.1, ge=0, description="Weight of the critic's loss beside the actor's, the 0.1 of equation (9)."
+    )
+    entropy_coef: float = Field(
+        default=0.0,
+        ge=0,
+        description="Bonus for a nat of entropy a token, against early narrowing. Usual: 0 to 0.01; too much makes "
+        "nonsense.",
+    )
+    whiten_advantages: bool = Field(
+        default=True,
+        description="Shift and scale each batch's advantages to mean 0, variance 1, so that the step does not depend "
+        "on the score's scale.",
+    )
+    early_stop_kl: float | None = Field(
+        default=None,
+        gt=0,
+        description="End the update on a batch when a mini-batch's mean approximate KL old -> new exceeds this, in "
+        "nats a token: a brake against steps too large. Usual: 0.02 to 0.1.",
+    )
+
+
+class OptimConfig(Section):
+    """The optimiser, AdamW, and its schedule."""
+
+    learning_rate: float = Field(
+        default=3e-6,
+        gt=0,
+        description="Step size of the policy. Usual: 1e-6 to 5e-6 for full training, 1e-5 to 1e-4 with LoRA or tiny "
+        "models.",
+    )
+    critic_learning_rate: Annotated[float | None, _CRITIC_LEARNS] = Field(
+        default=None,
+        gt=0,
+        description="Step size of the critic's own parameters: its value head, and its network if separate. none: "
+        "learning_rate.",
+    )
+    adam_beta1: float = Field(
+        default=0.9, ge=0, lt=1, description="Memory of Adam's mean gradient; 0.9 is about 10 steps."
+    )
+    adam_beta2: float = Field(
+        default=0.999,
+        ge=0,
+        lt=1,
+        description="Memory of Adam's mean squared gradient; 0.999 is about 1000 steps, 0.95 about 20.",
+    )
+    adam_epsilon: float = Field(
+        default=1e-5,
+        gt=0,
+        description="Added to Adam's denominator: parameters with smaller gradients take smaller steps. 1e-5 is PPO's "
+        "custom, 1e-8 PyTorch's.",
+    )
+    weight_decay: float = Field(
+        default=0.0,
+        ge=0,
+        description="AdamW's pull of the weights towards 0, as a fraction of the learning rate a step. Usual: 0.",
+    )
+    lr_scheduler_type: Literal["linear", "constant", "cosine"] = Field(
+        default="linear",
+        description="How the learning rate goes on after warm-up: linear or cosine down to 0, or constant.",
+    )
+    warmup_ratio: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="Share of all steps in which the learning rate climbs from 0. Usual: 0 to 0.1.",
+    )
+    max_grad_norm: float | None = Field(
+        default=1.0, gt=0, description="Longer gradients are scaled down to this norm before each step. none: never."
+    )
+
+
+class RunConfig(Section):
+    """How long, in what portions, and where the results go."""
+
+    output_dir: str = Field(
+        min_length=1,
+        description="Directory for the trained model, the critic, metrics.jsonl, samples and the resolved config. "
+        "AutoModelForCausalLM.from_pretrained loads it.",
+    )
+    overwrite_output_dir: bool = Field(
+        default=False, description="Replace a run that output_dir already holds. Without it that is an error."
+    )
+    total_episodes: int = Field(
+        default=10000,
+        ge=1,
+        description="Answers to learn from in all. The run has total_episodes / batch_size iterations, rounded up.",
+    )
+    batch_size: int = Field(
+        default=64,
+        ge=1,
+        description="Answers an iteration: sampled, judged, then learned from together. More is steadier and slower.",
+    )
+    micro_batch_size: int = Field(
+        default=16,
+        ge=1,
+        description="At most so many answers pass through the model at once in judging and learning. Changes memory "
+        "and speed, never the result.",
+    )
+    seed: int = Field(
+        default=42,
+        ge=0,
+        le=2**32 - 1,
+        description="Seed of all chance: order of prompts, sampling, new weights, dropout.",
+    )
+    sample_steps: int = Field(
+        default=10, ge=0, description="Show a table of sample answers every so many iterations; 0 never does."
+    )
+    logging_steps: int = Field(default=1, ge=1, description="Print a line of metrics every so many iterations.")

@@ -1,0 +1,227 @@
+"""The losses of the three stages: PPO's actor and critic, equations (5) to (8), the reward model's, and SFT's.
+
+(9), loss = actor_loss + 0.1 * critic_loss, is one line in the learner.
+
+Every token loss is a sum over the mask divided by `count`. Give the global number of tokens as `count` and the losses
+of microbatches and processes add up to the loss of the whole; without it the denominator is `mask.sum()`, and an empty
+mask raises ValueError. A plain number as `count` must be positive; a 0-d tensor is trusted, because looking into it
+would make the host wait for the device.
+
+Advantages, returns and everything `old_` are constants here: no gradient flows into them.
+"""
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from clearppo.core.masks import cells, kept, masked_sum, widen
+
+Count = int | float | Tensor
+
+# exp(log-ratio) overflows float32 at 88.7 nats. The loss of a clipped token stays finite then, but its gradient is
+# 0 * inf = NaN, and one NaN destroys the model. So log-ratios are cut at 20 nats from above; below the cut nothing
+# changes. Above it the new policy holds the token 4.9e8 times as likely as the old one did, which no sane update brings
+# about; such a token keeps a finite loss and gets no gradient. 20 and not 88, so that the squares of the gradients that
+# do pass (up to 2.4e17 times the advantage's) still sum in float32 when their norm is taken. From below no cut is
+# needed: exp falls to 0 smoothly, in value and gradient.
+MAX_LOG_RATIO = 20.0
+
+
+def actor_loss(
+    advantages: Float[Tensor, "B T"],
+    old_log_probs: Float[Tensor, "B T"],
+    log_probs: Float[Tensor, "B T"],
+    mask: Bool[Tensor, "B T"],
+    count: Count | None = None,
+    clip: float | int | None = None,
+    clip_high: float | int | None = None,
+    dual_clip: float | int | None = None,
+) -> Float[Tensor, ""]:
+    """PPO's policy loss. With ratio = exp(log_prob - old_log_prob):
+
+        (6) (7)    actor_loss = -sum(advantage * ratio) / count
+        clip       actor_loss = sum(max(-advantage * ratio, -advantage * clip(ratio, 1 - clip, 1 + clip_high))) / count
+        dual_clip  where the advantage is negative, no token costs more than -dual_clip * advantage
+
+    Sources: clip, Schulman et al. 2017 (arXiv 1707.06347, eq. 7); `clip_high` (default: `clip`), DAPO (arXiv
+    2503.14476); `dual_clip`, Ye et al. 2020 (arXiv 1912.09729). The article has none of the three.
+    Log-ratios above 20 nats are cut (see MAX_LOG_RATIO).
+
+    Raises ValueError if `clip` or `clip_high` is not positive, `dual_clip` is not above 1, one of the last two is given
+    without `clip`, `count` is not positive, or the mask is empty and no `count` is given.
+    """
+    _check_clip(clip, clip_high, dual_clip)
+    advantage = kept(advantages.detach(), mask)
+    ratio = _ratio(old_log_probs, log_probs, mask)
+    loss = -advantage * ratio
+    if clip is not None:
+        loss = torch.maximum(loss, -advantage * _clipped_ratio(ratio, clip, clip_high))
+    if dual_clip is not None:
+        loss = torch.where(advantage < 0, torch.minimum(loss, -dual_clip * advantage), loss)
+    return masked_sum(loss, mask) / _denominator(mask, count)
+
+
+def actor_clipped(
+    advantages: Float[Tensor, "B T"],
+    old_log_probs: Float[Tensor, "B T"],
+    log_probs: Float[Tensor, "B T"],
+    mask: Bool[Tensor, "B T"],
+    clip: float | int,
+    clip_high: float | int | None = None,
+) -> Bool[Tensor, "B T"]:
+    """True where the clipped term of `actor_loss` is strictly the larger one, so that the token gets no gradient.
+
+    Its sum over mask.sum() is the clip fraction (lm-human-preferences). False outside the mask.
+
+    Raises ValueError as `actor_loss` does for `clip` and `clip_high`.
+    """
+    _check_clip(clip, clip_high, None)
+    advantage = kept(advantages, mask)
+    ratio = _ratio(old_log_probs, log_probs, mask)
+    return (-advantage * _clipped_ratio(ratio, clip, clip_high) > -advantage * ratio) & mask
+
+
+def probability_loss(
+    advantages: Float[Tensor, "B T"],
+    log_probs: Float[Tensor, "B T"],
+    mask: Bool[Tensor, "B T"],
+    count: Count | None = None,
+) -> Float[Tensor, ""]:
+    """(5)  actor_loss = -sum(advantage * p(token | context)) / count: the article's first idea, to compare with (7).
+
+    Raises ValueError if `count` is not positive, or the mask is empty and no `count` is given.
+    """
+    loss = -kept(advantages.detach(), mask) * kept(log_probs, mask).exp()
+    return masked_sum(loss, mask) / _denominator(mask, count)
+
+
+def critic_loss(
+    returns: Float[Tensor, "B T"],
+    old_values: Float[Tensor, "B T"],
+    values: Float[Tensor, "B T"],
+    mask: Bool[Tensor, "B T"],
+    count: Count | None = None,
+    clip: float | int | None = None,
+) -> Float[Tensor, ""]:
+    """The critic's loss against the returns of (3), or of GAE.
+
+        (8)   critic_loss = 1/2 * sum((value - return)^2) / count
+        clip  critic_loss = 1/2 * sum(max((value - return)^2, (near - return)^2)) / count
+              with near = clip(value, old_value - clip, old_value + clip)
+
+    Source of the clip: lm-human-preferences train_policy.py; the article has none, and `old_values` is not read
+    without it. (The article's last listing hands rewards to this loss; its equation needs returns.)
+
+    Raises ValueError if `clip` is not positive, `count` is not positive, or the mask is empty and no `count` is given.
+    """
+    target, value = kept(returns.detach(), mask), kept(values, mask)
+    error = (value - target).square()
+    if clip is not None:
+        error = torch.maximum(error, (_near(old_values, value, mask, clip) - target).square())
+    return masked_sum(error, mask) / 2 / _denominator(mask, count)
+
+
+def critic_clipped(
+    returns: Float[Tensor, "B T"],
+    old_values: Float[Tensor, "B T"],
+    values: Float[Tensor, "B T"],
+    mask: Bool[Tensor, "B T"],
+    clip: float | int,
+) -> Bool[Tensor, "B T"]:
+    """True where the clipped error of `critic_loss` is strictly the larger one. False outside the mask.
+
+    Raises ValueError if `clip` is not positive.
+    """
+    target, value = kept(returns, mask), kept(values, mask)
+    return ((_near(old_values, value, mask, clip) - target).square() > (value - target).square()) & mask
+
+
+def preference_loss(
+    chosen: Float[Tensor, " B"],
+    rejected: Float[Tensor, " B"],
+    margin: Float[Tensor, " B"] | None = None,
+    count: Count | None = None,
+) -> Float[Tensor, ""]:
+    """The pairwise reward-model loss, -sum(log sigmoid(chosen - rejected - margin)) / count; count is B if not given.
+
+    Source: "Learning to summarize from human feedback" (arXiv 2009.01325, section 3.4); the margin is Llama 2's (arXiv
+    2307.09288). Stable for any difference: +2000 costs 0 and -2000 costs 2000.
+
+    Raises ValueError if `count` is not positive, or there is no pair and no `count`.
+    """
+    difference = widen(chosen) - widen(rejected)
+    if margin is not None:
+        difference = difference - widen(margin)
+    total = -torch.nn.functional.logsigmoid(difference).sum()
+    return total / _positive(chosen.shape[0] if count is None else count)
+
+
+def best_of_n_loss(
+    scores: Float[Tensor, "B n"], choice: Int[Tensor, " B"], count: Count | None = None
+) -> Float[Tensor, ""]:
+    """The loss of picking one of n answers, -sum(log softmax(scores)[choice]) / count; count is B if not given.
+
+    A model that knows nothing pays log n. Source: lm-human-preferences label_types.py:44-49.
+
+    Raises ValueError if `count` is not positive, or there is no row and no `count`.
+    """
+    picked = torch.log_softmax(widen(scores), dim=1).gather(1, choice.long().unsqueeze(1)).squeeze(1)
+    return -picked.sum() / _positive(scores.shape[0] if count is None else count)
+
+
+def sft_loss(
+    log_probs: Float[Tensor, "B T"], mask: Bool[Tensor, "B T"], count: Count | None = None
+) -> Float[Tensor, ""]:
+    """Supervised fine-tuning, -sum(log p(token | context)) / count: nats a token over the demonstrated tokens.
+
+    Raises ValueError if `count` is not positive, or the mask is empty and no `count` is given.
+    """
+    return -masked_sum(log_probs, mask) / _denominator(mask, count)
+
+
+def _ratio(
+    old_log_probs: Float[Tensor, "B T"], log_probs: Float[Tensor, "B T"], mask: Bool[Tensor, "B T"]
+) -> Float[Tensor, "B T"]:
+    return (kept(log_probs, mask) - kept(old_log_probs.detach(), mask)).clamp(max=MAX_LOG_RATIO).exp()
+
+
+def _clipped_ratio(
+    ratio: Float[Tensor, "B T"], clip: float | int, clip_high: float | int | None
+) -> Float[Tensor, "B T"]:
+    return ratio.clamp(1 - clip, 1 + (clip if clip_high is None else clip_high))
+
+
+def _near(
+    old_values: Float[Tensor, "B T"], value: Float[Tensor, "B T"], mask: Bool[Tensor, "B T"], clip: float | int
+) -> Float[Tensor, "B T"]:
+    if not clip > 0:
+        raise ValueError(f"clip = {clip}; the critic's clip must be above 0. Use 0.2, or None for no clipping.")
+    old_value = kept(old_values.detach(), mask)
+    return torch.clamp(value, old_value - clip, old_value + clip)
+
+
+def _denominator(mask: Bool[Tensor, "*shape"], count: Count | None) -> Count:
+    return cells(mask) if count is None else _positive(count)
+
+
+def _positive(count: Count) -> Count:
+    if not isinstance(count, Tensor) and not count > 0:
+        raise ValueError(
+            f"count = {count}; it must be the global number of tokens (or rows), above 0. "
+            "Leave it out to divide by the batch's own number, unless the batch is empty."
+        )
+    return count
+
+
+def _check_clip(clip: float | int | None, clip_high: float | int | None, dual_clip: float | int | None) -> None:
+    if clip is None and (clip_high is not None or dual_clip is not None):
+        name, value = ("clip_high", clip_high) if clip_high is not None else ("dual_clip", dual_clip)
+        raise ValueError(f"{name} = {value} has no effect without clip. Give clip = 0.2, or leave {name} out.")
+    if clip is not None and not clip > 0:
+        raise ValueError(f"clip = {clip}; it must be above 0. Use 0.2, or None for no clipping.")
+    if clip_high is not None and not clip_high > 0:
+        raise ValueError(
+            f"clip_high = {clip_high}; it must be above 0. Use 0.28, or leave it out for clip's own value."
+        )
+    if dual_clip is not None and not dual_clip > 1:
+        raise ValueError(f"dual_clip = {dual_clip}; it must be above 1. Use 3, or None for no second clip.")

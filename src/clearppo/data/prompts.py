@@ -1,0 +1,267 @@
+"""Prompts: from a file or a hub data set, by way of a tokenizer, to left-padded batches in a seeded order."""
+
+import importlib
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from clearppo.batch import Prompts
+from clearppo.data.files import READERS, Located, article, kind_and_message, missing_file, read_file
+from clearppo.data.templates import Text, Tokenizer, prompt_ids
+from clearppo.errors import ConfigError, DataError
+
+
+def load_rows(name: str, *, config: str | None = None, split: str = "train") -> list[dict[str, Any]]:
+    """The rows of a local .jsonl, .json, .csv, .parquet or .arrow file, or of a data set on the hub.
+
+    Each row has a `prompt`, a string or a list of {"role", "content"} messages; its other columns travel with it.
+    Reading from the hub needs the optional package `datasets`; `config` and `split` choose a part of a hub data set.
+
+    Raises DataError, with the file and the line, for whatever is missing, unreadable, malformed or empty, and
+    ConfigError for a `config` or `split` that a local file does not have.
+    """
+    path = Path(os.path.expanduser(name))  # Path.expanduser raises for an unknown ~user
+    if name and os.path.exists(path):
+        _refuse_inert(name, config, split)
+        located = read_file(path)
+    elif _looks_like_path(name):
+        raise missing_file(path) if name else DataError("the name of the prompts is empty. Give --dataset_name.")
+    else:
+        located = _read_hub(name, config, split)
+    if not located:
+        raise DataError(f'{name} holds no prompts. Write one object a line, such as {{"prompt": "The film was"}}.')
+    for where, row in located:
+        _check_row(row, f"{name} {where}")
+    return [dict(row) for _, row in located]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromptSet:
+    """Tokenised prompts, whole and in the order of their file.
+
+    `ids[i]` are the tokens of prompt i, `texts[i]` is what the user wrote, `columns[name][i]` its other columns (None
+    where the row has none of that name). `n_too_long` rows were left out for their length; `longest` is the length in
+    tokens of the longest prompt that was looked at, those included.
+
+    Raises DataError if it would hold no prompt.
+    """
+
+    ids: tuple[tuple[int, ...], ...]
+    texts: tuple[Any, ...]
+    columns: Mapping[str, tuple[Any, ...]]
+    n_too_long: int
+    longest: int
+
+    def __post_init__(self) -> None:
+        if not self.ids:
+            raise DataError("there are no prompts. Give at least one.")
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def batch(self, indices: Sequence[int], pad_id: int) -> Prompts:
+        """These prompts, in this order, left-padded with `pad_id` to the longest of them. The mask is from lengths."""
+        width = max(len(self.ids[i]) for i in indices)
+        ids = torch.full((len(indices), width), pad_id, dtype=torch.long)
+        mask = torch.zeros((len(indices), width), dtype=torch.bool)
+        for row, i in enumerate(indices):
+            start = width - len(self.ids[i])
+            ids[row, start:] = torch.tensor(self.ids[i], dtype=torch.long)
+            mask[row, start:] = True
+        return Prompts(
+            ids=ids,
+            mask=mask,
+            texts=tuple(self.texts[i] for i in indices),
+            columns={name: tuple(column[i] for i in indices) for name, column in self.columns.items()},
+        )
+
+
+def encode_prompts(
+    rows: Sequence[Mapping[str, Any]],
+    tokenizer: Tokenizer,
+    *,
+    max_prompt_length: int | None,
+    room: int | None,
+    source: str,
+) -> PromptSet:
+    """Tokenise rows. Nothing is ever cut: a prompt fits, is left out and counted, or is an error.
+
+    `room` is how many prompt tokens the model's context leaves beside the response (None if unknown). Prompts longer
+    than `max_prompt_length` are left out; without it, one longer than `room` is an error. `source` names the rows in
+    messages. Rows are counted from 1.
+
+    Raises DataError for a row that is no prompt, does not fit, encodes to no token or that the chat template refuses,
+    and if none is left; ConfigError if `max_prompt_length` is below 1 or above `room`, or if there is no room at all.
+    """
+    _check_lengths(max_prompt_length, room)
+    if not rows:
+        raise DataError(f"{source} holds no prompts. Give at least one row with a `prompt`.")
+    limit = room if max_prompt_length is None else max_prompt_length
+    kept: list[int] = []
+    ids: list[tuple[int, ...]] = []
+    longest = 0
+    for index, row in enumerate(rows):
+        place = f"{source} row {index + 1}"
+        _check_row(row, place)
+        tokens = _encode(tokenizer, row["prompt"], place)
+        longest = max(longest, len(tokens))
+        if limit is None or len(tokens) <= limit:
+            kept.append(index)
+            ids.append(tuple(tokens))
+        elif max_prompt_length is None:
+            raise DataError(
+                f"{place}: its prompt is {len(tokens)} tokens long, and the model's context leaves room for {room} "
+                f"beside the response. Use --max_prompt_length {room} to leave such prompts out, or a smaller "
+                "--response_length."
+            )
+    if not kept:
+        raise DataError(
+            f"all {len(rows)} prompts of {source} are longer than max_prompt_length = {max_prompt_length} tokens "
+            f"(the longest has {longest}). Use a larger --max_prompt_length."
+        )
+    names = dict.fromkeys(name for row in rows for name in row if name != "prompt")
+    return PromptSet(
+        ids=tuple(ids),
+        texts=tuple(rows[i]["prompt"] for i in kept),
+        columns={name: tuple(rows[i].get(name) for i in kept) for name in names},
+        n_too_long=len(rows) - len(kept),
+        longest=longest,
+    )
+
+
+def prompt_batches(prompt_set: PromptSet, batch_size: int, n_batches: int, seed: int, pad_id: int) -> Iterator[Prompts]:
+    """`n_batches` batches of `batch_size` prompts: one epoch after another, each in a new seeded order.
+
+    Every prompt comes once before any comes again. A batch may reach over the end of an epoch, so no prompt is ever
+    left over and a set smaller than a batch is legal. The order depends on `seed` and the size of the set only: other
+    batch sizes cut the same sequence elsewhere, and torch's global random state is neither read nor changed.
+    """
+    order = _endless_order(len(prompt_set), seed)
+    for _ in range(n_batches):
+        yield prompt_set.batch(list(islice(order, batch_size)), pad_id)
+
+
+def _endless_order(size: int, seed: int) -> Iterator[int]:
+    generator = torch.Generator().manual_seed(seed)
+    while True:
+        yield from torch.randperm(size, generator=generator).tolist()
+
+
+def _encode(tokenizer: Tokenizer, prompt: Text, place: str) -> list[int]:
+    try:
+        tokens = prompt_ids(tokenizer, prompt)
+    except ValueError as error:
+        raise DataError(
+            f"{place}: {error}. Use a model with a chat template that takes these messages, or give prompts as strings."
+        ) from error
+    if not tokens:
+        raise DataError(f"{place}: its prompt encodes to no token at all. Remove the row, or use another tokenizer.")
+    return tokens
+
+
+def _check_lengths(max_prompt_length: int | None, room: int | None) -> None:
+    if room is not None and room < 1:
+        raise ConfigError(
+            f"the model's context leaves no room for a prompt: context_length - response_length = {room} tokens. "
+            "Use a smaller --response_length."
+        )
+    if max_prompt_length is None:
+        return
+    if max_prompt_length < 1:
+        raise ConfigError(f"max_prompt_length = {max_prompt_length}; it must be 1 or more. Use --max_prompt_length 64.")
+    if room is not None and max_prompt_length > room:
+        raise ConfigError(
+            f"max_prompt_length = {max_prompt_length} is more than the {room} tokens that the model's context leaves "
+            f"beside the response. Use --max_prompt_length {room}, or a smaller --response_length."
+        )
+
+
+def _check_row(row: Any, place: str) -> None:
+    """Raises DataError if this is no row with a prompt that can be used."""
+    if not isinstance(row, Mapping):
+        raise DataError(f'{place}: {article(row)}, not an object. Write {{"prompt": "..."}}.')
+    if "prompt" not in row:
+        seen = ", ".join(map(str, row)) or "none"
+        raise DataError(
+            f"{place}: no `prompt` (columns seen: {seen}). Name the column that holds the prompts `prompt`."
+        )
+    prompt = row["prompt"]
+    if isinstance(prompt, str):
+        if not prompt:
+            raise DataError(f"{place}: `prompt` is an empty string. Write a prompt, or remove the row.")
+        _check_encodable(prompt, place)
+        return
+    if not isinstance(prompt, list | tuple):
+        raise DataError(
+            f"{place}: `prompt` is {article(prompt)}; it must be a string or a list of messages "
+            '[{"role": "user", "content": "..."}]. Mend the row.'
+        )
+    if not prompt:
+        raise DataError(f"{place}: `prompt` is an empty list. Write a message, or remove the row.")
+    for number, message in enumerate(prompt, start=1):
+        _check_message(message, f"{place}, message {number}")
+
+
+def _check_message(message: Any, place: str) -> None:
+    wanted = 'Write {"role": "user", "content": "..."}.'
+    if not isinstance(message, Mapping):
+        raise DataError(f"{place}: {article(message)}, not an object. {wanted}")
+    for key in ("role", "content"):
+        if key not in message:
+            seen = ", ".join(map(str, message)) or "none"
+            raise DataError(f"{place}: no `{key}` (keys seen: {seen}). {wanted}")
+        if not isinstance(message[key], str):
+            raise DataError(f"{place}: `{key}` is {article(message[key])}; it must be a string. {wanted}")
+        _check_encodable(message[key], place)
+
+
+def _check_encodable(text: str, place: str) -> None:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:  # JSON may spell half of a surrogate pair, which is no character
+        half = text[error.start].encode("unicode_escape").decode()
+        raise DataError(f"{place}: {half} is half a character. Write the other half, or remove it.") from error
+
+
+def _looks_like_path(name: str) -> bool:
+    return (
+        not name
+        or Path(name).suffix.lower() in READERS
+        or name.startswith((".", "/", "~"))
+        or name.count("/") > 1
+        or "\\" in name
+    )
+
+
+def _refuse_inert(name: str, config: str | None, split: str) -> None:
+    for flag, value, neutral in (("dataset_config", config, None), ("dataset_train_split", split, "train")):
+        if value != neutral:
+            raise ConfigError(
+                f"{flag} = {value} has no effect: {name} is a local file, and only hub data sets have such parts. "
+                f"Leave out --{flag}."
+            )
+
+
+def _read_hub(name: str, config: str | None, split: str) -> list[Located]:
+    tried = f"there is no local file {name}"
+    try:
+        datasets: Any = importlib.import_module("datasets")
+    except ImportError as error:
+        raise DataError(
+            f"cannot load the prompts {name}: {tried}, and reading from the hub needs the package `datasets`, which is "
+            "not installed. Give the path of a file, or: pip install 'clearppo[hub]'."
+        ) from error
+    try:
+        rows = datasets.load_dataset(name, config, split=split)
+        return [(f"({split}) row {number}", dict(row)) for number, row in enumerate(rows, start=1)]
+    except Exception as error:  # the hub, the network, a data set's own files: `datasets` raises many kinds
+        asked = f"split {split}" if config is None else f"config {config}, split {split}"
+        raise DataError(
+            f"cannot load the prompts {name}: {tried}, and the hub data set ({asked}) gave {kind_and_message(error)}. "
+            "Check --dataset_name and the connection, or give the path of a file."
+        ) from error

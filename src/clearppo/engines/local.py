@@ -1,0 +1,87 @@
+"""One process, one device: CPU, one CUDA GPU, or Apple's MPS."""
+
+import ctypes
+import math
+import sys
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from clearppo.engines.base import ModuleT
+from clearppo.errors import DeviceError
+
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
+
+
+class LocalEngine:
+    """Everything stays in this process."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+
+    def wrap(self, module: ModuleT) -> ModuleT:
+        return module.to(self.device)
+
+    def backward(self, loss: Tensor) -> None:
+        loss.backward()
+
+    def step(
+        self, optimiser: torch.optim.Optimizer, parameters: Iterable[nn.Parameter], max_norm: float | None
+    ) -> float:
+        """See Engine.step. With a norm that is not finite nothing is stepped; the caller sees the norm."""
+        norm = float(nn.utils.clip_grad_norm_(parameters, max_norm if max_norm is not None else math.inf))
+        if math.isfinite(norm):
+            optimiser.step()
+        optimiser.zero_grad(set_to_none=True)
+        return norm
+
+    def sum(self, value: Tensor) -> Tensor:
+        return value
+
+    def gather(self, value: Tensor) -> Tensor:
+        return value
+
+
+def select_device(name: str) -> torch.device:
+    """`auto` takes CUDA, then MPS, then the CPU. Raises DeviceError for a device that is not there."""
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    if name == "mps" and not torch.backends.mps.is_available():
+        raise DeviceError("device = mps, but this machine has no Apple GPU that torch can use. Use --device auto.")
+    if name.startswith("cuda"):
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if count == 0:
+            raise DeviceError(
+                f"device = {name}, but torch {torch.__version__} sees no CUDA GPU here. Use --device auto or --device cpu."
+            )
+        index = int(name.partition(":")[2] or 0)
+        if index >= count:
+            raise DeviceError(f"device = {name}, but there are {count} GPUs. Use cuda:0 to cuda:{count - 1}.")
+    return torch.device(name)
+
+
+def has_fast_bf16(device: torch.device) -> bool:
+    """Whether matrix products in bfloat16 are faster than in float32 on this device (not merely emulated)."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type == "cpu":
+        capabilities = torch.cpu.get_capabilities()
+        return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+    return False
+
+
+def keep_freed_memory() -> bool:
+    """Ask glibc not to hand large freed blocks back to the system: mapping fresh pages costs up to a quarter of a step.
+
+    Returns whether it was done (only on Linux with glibc).
+    """
+    if not sys.platform.startswith("linux"):
+        return False
+    try:
+        libc = ctypes.CDLL("libc.so.6")
+        return bool(libc.mallopt(_M_MMAP_MAX, 0)) and bool(libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1))
+    except (OSError, AttributeError):
+        return False

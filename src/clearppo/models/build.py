@@ -1,0 +1,128 @@
+"""Policy and reference from names and a few choices."""
+
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
+
+from clearppo.errors import ModelError
+from clearppo.models.actor import Actor, SeparateCritic, SharedCritic
+from clearppo.models.loading import (
+    architecture_of,
+    disable_dropout,
+    first_line,
+    load_tokenizer,
+    quiet_transformers,
+    resolve_model,
+)
+from clearppo.models.policy import AdapterOffReference, FrozenReference, Policy
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lora:
+    """Low-rank adapters in place of full fine-tuning (Hu et al. 2021)."""
+
+    r: int
+    alpha: float
+    target_modules: list[str] | str
+
+
+def make_policy(
+    model: PreTrainedModel,
+    *,
+    separate_critic: PreTrainedModel | None = None,
+    lora: Lora | None = None,
+    autocast: bool = False,
+    gradient_checkpointing: bool = False,
+) -> Policy:
+    """Actor and critic around loaded models. Without `separate_critic` the critic is one layer on the actor's states.
+
+    Raises ModelError if the LoRA target modules are not in the model.
+    """
+    for network in (model, separate_critic):
+        if network is None:
+            continue
+        network.eval()
+        if gradient_checkpointing:
+            network.gradient_checkpointing_enable({"use_reentrant": False})
+            network.enable_input_require_grads()  # with LoRA nothing below the adapters would ask for gradients
+    actor = Actor(_with_lora(model, lora) if lora else model, autocast=autocast)
+    if separate_critic is None:
+        dtype = model.get_input_embeddings().weight.dtype
+        return Policy(actor, SharedCritic(actor.hidden_size, dtype).to(actor.device))
+    if lora:
+        wrapped = _with_lora(separate_critic, lora, head="score")
+        for parameter in separate_critic.score.parameters():
+            parameter.requires_grad_(True)
+        return Policy(actor, SeparateCritic(wrapped))
+    return Policy(actor, SeparateCritic(separate_critic))
+
+
+def make_reference(policy: Policy, *, micro_batch_size: int) -> FrozenReference:
+    """The policy's actor as it is now: with LoRA the same weights with adapters off, else a frozen copy."""
+    if hasattr(policy.actor.model, "disable_adapter"):
+        return AdapterOffReference(policy.actor, policy=policy, micro_batch_size=micro_batch_size)
+    copy = deepcopy(policy.actor).requires_grad_(False).eval()
+    return FrozenReference(copy, policy=policy, micro_batch_size=micro_batch_size)
+
+
+def load_critic(
+    name_or_path: str,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    dtype: torch.dtype,
+    attn_implementation: str | None = None,
+    trust_remote_code: bool = False,
+) -> PreTrainedModel:
+    """A separate critic, started from a language model (its head at exactly 0) or from a reward model (with its head).
+
+    It reads the policy's token ids, so its vocabulary must be the policy's. Raises ModelError if it is not.
+    """
+    path = resolve_model(name_or_path)
+    is_reward_model = "SequenceClassification" in (architecture_of(path) or "")
+    extra: dict[str, Any] = {"attn_implementation": attn_implementation} if attn_implementation else {}
+    try:
+        with quiet_transformers():
+            critic = AutoModelForSequenceClassification.from_pretrained(
+                path, num_labels=1, dtype=dtype, trust_remote_code=trust_remote_code, **extra
+            )
+    except Exception as error:
+        raise ModelError(f"cannot load the critic {name_or_path}: {first_line(error)}.") from error
+    if not hasattr(critic, "score") or not hasattr(critic, critic.base_model_prefix):
+        raise ModelError(
+            f"{name_or_path} ({type(critic).__name__}) cannot be a critic: it has no `score` layer over a backbone. "
+            "Use a decoder model, or --critic shared."
+        )
+    if load_tokenizer(path, trust_remote_code=trust_remote_code).get_vocab() != tokenizer.get_vocab():
+        raise ModelError(
+            f"the critic {name_or_path} has another vocabulary than the policy, whose token ids it would read. "
+            "Use a model with the same tokenizer, or leave --value_model_path out to start from the policy's model."
+        )
+    if not is_reward_model:
+        torch.nn.init.zeros_(critic.score.weight)
+    return disable_dropout(critic)
+
+
+def _with_lora(model: PreTrainedModel, lora: Lora, head: str | None = None) -> Any:
+    config = LoraConfig(
+        r=lora.r,
+        lora_alpha=lora.alpha,
+        target_modules=lora.target_modules,
+        exclude_modules=[head] if head else None,  # a critic's head is new: it learns in full
+        task_type="FEATURE_EXTRACTION" if head else "CAUSAL_LM",
+    )
+    try:
+        return get_peft_model(model, config)
+    except ValueError as error:
+        names = sorted({name.rsplit(".", 1)[-1] for name, part in model.named_modules() if _is_linear(part)})
+        raise ModelError(
+            f"lora_target_modules = {lora.target_modules} cannot be used: {first_line(error)}. This model's linear "
+            f"layers are {', '.join(names)}; or use all-linear."
+        ) from error
+
+
+def _is_linear(part: torch.nn.Module) -> bool:
+    return isinstance(part, torch.nn.Linear) or type(part).__name__ == "Conv1D"

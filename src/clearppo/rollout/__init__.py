@@ -1,0 +1,6 @@
+"""采样 Sampling: answers to prompts, with log-probs and values as they were when each token was drawn."""
+
+from clearppo.rollout.sample import sample
+from clearppo.rollout.sampler import ExactGeneration, FakeSampler, Generation, Sampler, SamplingSettings
+
+__all__ = ["ExactGeneration", "FakeSampler", "Generation", "Sampler", "SamplingSettings", "sample"]

@@ -1,0 +1,81 @@
+"""Keys and values of a batch that shrinks: preallocated buffers whose finished rows are given up."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
+
+ATTENTION_LAYERS = frozenset({"full_attention", "sliding_attention"})
+
+
+class SlotLayer(DynamicLayer):
+    """One layer's keys and values in a buffer of full length, so that a step writes one column and copies nothing."""
+
+    def __init__(self, max_length: int) -> None:
+        super().__init__()
+        self.max_length = max_length
+        self.length = 0
+
+    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
+        rows, heads, _, width = key_states.shape
+        self.dtype, self.device = key_states.dtype, key_states.device
+        self.keys = key_states.new_empty(rows, heads, self.max_length, width)
+        self.values = value_states.new_empty(rows, value_states.shape[1], self.max_length, value_states.shape[3])
+        self.is_initialized = True
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        """Write the new columns of the rows that are left and return all columns of these rows."""
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        rows, end = key_states.shape[0], self.length + key_states.shape[2]
+        self.keys[:rows, :, self.length : end] = key_states
+        self.values[:rows, :, self.length : end] = value_states
+        self.length = end
+        return self.keys[:rows, :, :end], self.values[:rows, :, :end]
+
+    def move_row(self, source: int, target: int) -> None:
+        """Row `source` takes the place of row `target`."""
+        self.keys[target, :, : self.length] = self.keys[source, :, : self.length]
+        self.values[target, :, : self.length] = self.values[source, :, : self.length]
+
+    def get_seq_length(self) -> int:
+        return self.length
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        return self.length + query_length, 0
+
+
+class ShrinkingCache:
+    """A transformers cache from which rows can be dropped.
+
+    Models whose layers all attend keep their columns in slots, and a dropped row costs the move of one other row.
+    Others (state-space layers) use transformers' own cache, of which the kept rows are copied.
+    """
+
+    def __init__(self, config: Any, max_length: int) -> None:
+        text = config.get_text_config()
+        kinds = set(getattr(text, "layer_types", None) or ATTENTION_LAYERS)
+        self._slotted = kinds <= ATTENTION_LAYERS and not hasattr(text, "ssm_cfg") and not hasattr(text, "state_size")
+        self.cache: Cache = (
+            Cache(layers=[SlotLayer(max_length) for _ in range(text.num_hidden_layers)])
+            if self._slotted
+            else DynamicCache(config=text)
+        )
+
+    def keep(self, rows: list[int], count: int) -> list[int]:
+        """Keep `rows` of the `count` rows there are. Returns, for each slot that is left, the row that now lies there."""
+        if not self._slotted:
+            self.cache.reorder_cache(torch.tensor(rows))
+            return rows
+        kept = set(rows)
+        slots = list(range(len(rows)))
+        spare = [row for row in range(len(rows), count) if row in kept]
+        for slot in slots:
+            if slot not in kept:
+                source = spare.pop()
+                slots[slot] = source
+                for layer in self.cache.layers:
+                    assert isinstance(layer, SlotLayer)
+                    layer.move_row(source, slot)
+        return slots

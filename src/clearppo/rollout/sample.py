@@ -1,0 +1,38 @@
+"""采样: the pupil answers."""
+
+from clearppo.batch import Prompts, Rollout
+from clearppo.models.policy import Policy, analyze_in_micro_batches
+from clearppo.rollout.sampler import ExactGeneration, Sampler
+
+
+def sample(policy: Policy, prompts: Prompts, sampler: Sampler, *, micro_batch_size: int = 16) -> Rollout:
+    """Answer the prompts and note what the policy thought of every token: old_log_probs and old_values.
+
+    If the sampler used the learner's own weights and arithmetic, its numbers are taken; otherwise the learner reads
+    the answers once more, so that the ratio of the first update is 1 whatever sampled.
+    """
+    generation = sampler.generate(prompts)
+    if isinstance(generation, ExactGeneration):
+        old_log_probs, old_values = generation.policy_log_probs, generation.values
+    else:
+        analysis = analyze_in_micro_batches(
+            policy,
+            prompts,
+            generation.responses,
+            generation.mask,
+            temperature=generation.temperature,
+            micro_batch_size=micro_batch_size,
+        )
+        old_log_probs, old_values = analysis.log_probs, analysis.values
+    return Rollout(
+        prompts=prompts,
+        responses=generation.responses,
+        mask=generation.mask,
+        old_log_probs=old_log_probs,
+        old_values=old_values,
+        sampler_log_probs=generation.log_probs,
+        finish_reasons=generation.finish_reasons,
+        completions=generation.completions,
+        temperature=generation.temperature,
+        policy_version=generation.policy_version,
+    )

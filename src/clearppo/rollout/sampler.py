@@ -1,0 +1,107 @@
+"""The socket of the first phase: a Sampler answers prompts. Plugs stand beside it; a fake for tests stands here."""
+
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from clearppo.batch import FinishReason, Prompts
+from clearppo.errors import ConfigError
+from clearppo.models.policy import Policy
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingSettings:
+    """How tokens are drawn. The order is: logits / temperature, then top_k, then top_p on what is left, then draw.
+
+    An answer ends with the first stop token or stop string (both are kept in the response) or after `max_tokens`.
+    `temperature = 0` takes the most probable token; it is for talking to a model and for evaluation, not for PPO.
+    """
+
+    max_tokens: int
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    stop_token_ids: frozenset[int] = frozenset()
+    stop_strings: tuple[str, ...] = ()
+    max_batch_size: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.max_tokens < 1:
+            raise ConfigError(f"max_tokens = {self.max_tokens} leaves no room for an answer. Use 1 or more.")
+        if self.temperature < 0 or self.top_k < 0 or not 0 < self.top_p <= 1:
+            raise ConfigError(
+                f"temperature = {self.temperature}, top_k = {self.top_k}, top_p = {self.top_p}: use a temperature of 0 "
+                "or more, top_k of 0 (off) or more, and top_p above 0 and up to 1 (off)."
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Generation:
+    """A sampler's answers. `log_probs` are of the distribution that was drawn from: after temperature, top_k, top_p."""
+
+    responses: Int[Tensor, "B T"]
+    mask: Bool[Tensor, "B T"]
+    log_probs: Float[Tensor, "B T"]
+    finish_reasons: tuple[FinishReason, ...]
+    completions: tuple[str, ...]
+    temperature: float
+    policy_version: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExactGeneration(Generation):
+    """Answers by the learner's own weights and arithmetic: what `analyze` would say is known already, to rounding.
+
+    `policy_log_probs` are over the whole vocabulary at `temperature` (top_k and top_p have no part in them).
+    """
+
+    policy_log_probs: Float[Tensor, "B T"]
+    values: Float[Tensor, "B T"]
+
+
+@runtime_checkable
+class TextDecoder(Protocol):
+    """The part of a tokenizer that a sampler needs."""
+
+    def decode(self, token_ids: Any, skip_special_tokens: bool = False) -> Any: ...
+
+
+@runtime_checkable
+class Sampler(Protocol):
+    """Answers prompts with the weights that it was last given."""
+
+    def generate(self, prompts: Prompts) -> Generation:
+        """One answer a prompt, in the order of the prompts. Every row has at least one token."""
+        ...
+
+    def load(self, policy: Policy, version: int) -> None:
+        """Take over the policy's present weights; later generations carry `version`."""
+        ...
+
+
+class FakeSampler:
+    """Answers every prompt with the same tokens. For tests of what comes after sampling."""
+
+    def __init__(self, tokens: list[int], *, temperature: float = 1.0) -> None:
+        self.tokens = tokens
+        self.temperature = temperature
+        self.version = 0
+
+    def generate(self, prompts: Prompts) -> Generation:
+        shape = (len(prompts), len(self.tokens))
+        device = prompts.ids.device
+        return Generation(
+            responses=torch.tensor(self.tokens, device=device).expand(shape).clone(),
+            mask=torch.ones(shape, dtype=torch.bool, device=device),
+            log_probs=torch.zeros(shape, device=device),
+            finish_reasons=("length",) * len(prompts),
+            completions=(" ".join(str(token) for token in self.tokens),) * len(prompts),
+            temperature=self.temperature,
+            policy_version=self.version,
+        )
+
+    def load(self, policy: Policy, version: int) -> None:
+        self.version = version

@@ -1,0 +1,155 @@
+"""What a run leaves on disk. Plain files that outlive this library:
+
+    output_dir/
+      config.yaml         every option of the run, resolved; `clearppo ppo --config` takes it again
+      metrics.jsonl       one line an iteration
+      samples.jsonl       answers, now and then
+      README.md           the model card
+      config.json, model.safetensors, tokenizer.json, ...   the final model (AutoModelForCausalLM)
+      value_model/        the critic (AutoModelForSequenceClassification, one label)
+      adapter/            with LoRA: the adapter alone, in PEFT's format
+      interrupted/        the policy as it was when the run ended early
+"""
+
+import contextlib
+import errno
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from clearppo.errors import RunDirError
+
+OWN_FILES = ("config.yaml", "metrics.jsonl", "samples.jsonl", "README.md", "evaluation.json")
+OWN_DIRECTORIES = ("value_model", "adapter", "interrupted")
+MODEL_FILES = (
+    "config.json",
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "chat_template.jinja",
+    "model.safetensors.index.json",
+)
+
+
+class RunDir:
+    """One run's directory. Every write either happens whole or raises RunDirError in one sentence."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @classmethod
+    def create(cls, output_dir: str | Path, *, overwrite: bool = False) -> "RunDir":
+        """Make the directory, or take an empty or unrelated one. Raises RunDirError if it holds a run or a model.
+
+        With `overwrite`, the files of an earlier ClearPPO run are deleted first, and nothing else.
+        """
+        path = Path(output_dir).expanduser()
+        if path.exists() and not path.is_dir():
+            raise RunDirError(f"output_dir = {path} is a file. Give a directory.")
+        try:
+            run = _holds_run(path)
+            if run and overwrite:
+                _delete_run(path)
+            elif run:
+                raise RunDirError(
+                    f"output_dir = {path} already holds a run ({run}). Use another --output_dir, or "
+                    "--overwrite_output_dir true to delete that run's files."
+                )
+            elif (path / "config.json").exists() or list(path.glob("*.safetensors")):
+                raise RunDirError(
+                    f"output_dir = {path} holds a model that no ClearPPO run wrote there. Use another --output_dir."
+                )
+            with _one_sentence(path):
+                path.mkdir(parents=True, exist_ok=True)
+                with tempfile.TemporaryFile(dir=path) as probe:
+                    probe.write(b"x")
+        except PermissionError as error:
+            raise RunDirError(f"output_dir = {path} cannot be read ({error.strerror}). Use another --output_dir.") from error
+        return cls(path)
+
+    def require_space(self, needed: int) -> None:
+        """Raises RunDirError now rather than after hours if `needed` bytes will not fit."""
+        free = shutil.disk_usage(self.path).free
+        if free < needed:
+            raise RunDirError(
+                f"no space for the result: {self.path} has {free / 1e9:.2f} GB free and the model, the critic and the "
+                f"records need about {needed / 1e9:.2f} GB. Make room, or use an --output_dir on another disk."
+            )
+
+    def append(self, name: str, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Add rows to a JSON-lines file, each on a line of its own."""
+        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        file = self.path / name
+        with _one_sentence(file):
+            before = file.stat().st_size if file.exists() else 0
+            try:
+                with file.open("a", encoding="utf-8") as stream:
+                    stream.write(text)
+            except OSError:
+                with contextlib.suppress(OSError):
+                    os.truncate(file, before)  # no half line stays behind
+                raise
+
+    def write(self, name: str, text: str) -> None:
+        """Write a text file: beside it first, then renamed."""
+        file = self.path / name
+        with _one_sentence(file):
+            beside = file.with_name(f".{file.name}.part")
+            beside.write_text(text, encoding="utf-8")
+            beside.replace(file)
+
+    @contextlib.contextmanager
+    def whole(self, name: str = ".") -> Iterator[Path]:
+        """A directory to write files into, which move to `name` below the run when all are written, or not at all."""
+        target = self.path / name
+        with _one_sentence(target):
+            beside = Path(tempfile.mkdtemp(dir=self.path, prefix=".saving-"))
+            try:
+                yield beside
+                target.mkdir(parents=True, exist_ok=True)
+                for entry in sorted(beside.iterdir()):
+                    place = target / entry.name
+                    if place.is_dir():
+                        shutil.rmtree(place)
+                    entry.replace(place)
+            finally:
+                shutil.rmtree(beside, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _one_sentence(file: Path) -> Iterator[None]:
+    """Turn what the disk says into one sentence; anything that is not about the disk passes through."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise RunDirError(f"no space left to write {file}. Make room, or use an --output_dir elsewhere.") from error
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR):
+            raise RunDirError(f"cannot write {file} ({error.strerror}). Use an --output_dir that you may write.") from error
+        raise
+    except Exception as error:
+        if f"os error {errno.ENOSPC}" in str(error):  # safetensors writes from Rust and raises its own type
+            raise RunDirError(f"no space left to write {file}. Make room, or use an --output_dir elsewhere.") from error
+        raise
+
+
+def _holds_run(path: Path) -> str:
+    """What of a run lies in `path`, in words, or nothing. A run that never finished an iteration does not count."""
+    metrics = path / "metrics.jsonl"
+    if not metrics.is_file():
+        return ""
+    with metrics.open(encoding="utf-8") as stream:
+        count = sum(1 for _ in stream)
+    return f"metrics.jsonl with {count} iterations" if count else ""
+
+
+def _delete_run(path: Path) -> None:
+    for name in OWN_DIRECTORIES:
+        shutil.rmtree(path / name, ignore_errors=True)
+    for file in [path / name for name in OWN_FILES + MODEL_FILES] + list(path.glob("model*.safetensors")):
+        file.unlink(missing_ok=True)

@@ -1,0 +1,262 @@
+"""Every number in metrics.jsonl: its name, unit and formula stand at the function that computes it.
+
+Sums run over response tokens t (masked cells are never read), i over the answers of the batch. Names are those that
+dashboards of this ecosystem know.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+
+from clearppo.batch import Experience, Feedback, Rollout, Stats
+from clearppo.core.masks import masked_mean, masked_sum, masked_var
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """One iteration, finished."""
+
+    rollout: Rollout
+    feedback: Feedback
+    experience: Experience
+    stats: Stats
+    kl_coef: float
+    learning_rate: float
+    episode: int
+    seconds: Mapping[str, float]
+
+    @property
+    def n_answers(self) -> int:
+        return len(self.rollout)
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A registered metric: its name, its unit, and the function whose docstring is its formula."""
+
+    name: str
+    unit: str
+    compute: Callable[[Measured], float | None]
+
+    @property
+    def formula(self) -> str:
+        return (self.compute.__doc__ or "").strip()
+
+
+REGISTRY: dict[str, Metric] = {}
+MetricFunction = Callable[[Measured], float | None]
+
+
+def metric(name: str, unit: str) -> Callable[[MetricFunction], MetricFunction]:
+    """Register a metric. A function returns None where its number does not exist in this run."""
+
+    def register(function: MetricFunction) -> MetricFunction:
+        REGISTRY[name] = Metric(name, unit, function)
+        return function
+
+    return register
+
+
+def measure(measured: Measured) -> dict[str, float]:
+    """All registered metrics of an iteration, and one mean and standard deviation for each source of the score."""
+    values = {name: entry.compute(measured) for name, entry in REGISTRY.items()}
+    row = {name: float(value) for name, value in values.items() if value is not None}
+    for name, part in measured.feedback.parts.items():
+        given = part[~torch.isnan(part)]  # NaN: this source does not speak about that row
+        if len(given):
+            row[f"rewards/{name}/mean"] = float(given.mean())
+            row[f"rewards/{name}/std"] = float(given.std(correction=0))
+    row.update({f"time/{phase}": seconds for phase, seconds in measured.seconds.items()})
+    return row
+
+
+def _a_response(measured: Measured, cells: torch.Tensor) -> float:
+    return float(masked_sum(cells, measured.rollout.mask)) / measured.n_answers
+
+
+@metric("episode", "answers")
+def episode(m: Measured) -> float:
+    """Answers sampled since the start of the run."""
+    return float(m.episode)
+
+
+@metric("objective/scores", "score")
+def scores(m: Measured) -> float:
+    """mean_i score_i: what the reward sources gave in sum, penalties included."""
+    return float(m.feedback.scores.mean())
+
+
+@metric("reward_std", "score")
+def reward_std(m: Measured) -> float:
+    """Standard deviation over i of score_i (population)."""
+    return float(m.feedback.scores.std(correction=0))
+
+
+@metric("objective/kl", "nats per response")
+def kl(m: Measured) -> float:
+    """mean_i sum_t KL_it: the chosen estimator of KL(policy || reference), when the answers were sampled."""
+    return _a_response(m, m.feedback.kl)
+
+
+@metric("objective/kl_coef", "score per nat")
+def kl_coef(m: Measured) -> float:
+    """The coefficient that this batch's rewards used."""
+    return m.kl_coef
+
+
+@metric("objective/entropy", "nats per response")
+def entropy(m: Measured) -> float:
+    """mean_i sum_t -old_log_prob_it: the sampled estimate of an answer's entropy."""
+    return _a_response(m, -m.rollout.old_log_probs)
+
+
+@metric("objective/non_score_reward", "score")
+def non_score_reward(m: Measured) -> float:
+    """mean_i sum_t -kl_coef * KL_it: equation (1), summed over an answer."""
+    return -m.kl_coef * kl(m)
+
+
+@metric("objective/rlhf_reward", "score")
+def rlhf_reward(m: Measured) -> float:
+    """objective/scores + objective/non_score_reward: what PPO maximises."""
+    return scores(m) + non_score_reward(m)
+
+
+@metric("loss/policy_avg", "1")
+def policy_loss(m: Measured) -> float:
+    """Equations (6)/(7) (clipped if asked for), mean over tokens, epochs and mini-batches."""
+    return m.stats.mean("loss/policy_avg")
+
+
+@metric("loss/value_avg", "score squared")
+def value_loss(m: Measured) -> float:
+    """Equation (8) (clipped if asked for), mean over tokens, epochs and mini-batches; before vf_coef."""
+    return m.stats.mean("loss/value_avg")
+
+
+@metric("policy/approxkl_avg", "nats per token")
+def approxkl(m: Measured) -> float:
+    """mean 1/2 (log_prob - old_log_prob)^2 over tokens, epochs and mini-batches: how far the update moved."""
+    return m.stats.mean("policy/approxkl_avg")
+
+
+@metric("policy/clipfrac_avg", "share of tokens")
+def policy_clipfrac(m: Measured) -> float | None:
+    """Share of tokens whose clipped term is strictly the larger loss. Absent without --cliprange."""
+    return _mean_or_none(m, "policy/clipfrac_avg")
+
+
+@metric("policy/entropy_avg", "nats per token")
+def policy_entropy(m: Measured) -> float:
+    """mean of the exact entropy of the next token's distribution at the sampling temperature, during learning."""
+    return m.stats.mean("policy/entropy_avg")
+
+
+@metric("policy/grad_norm", "1")
+def grad_norm(m: Measured) -> float | None:
+    """Global gradient norm before clipping, mean over optimiser steps."""
+    return _mean_or_none(m, "policy/grad_norm")
+
+
+@metric("policy/early_stop", "yes or no")
+def early_stop(m: Measured) -> float:
+    """1 if --early_stop_kl ended this update before its last step, else 0."""
+    return m.stats.sums.get("early_stop", 0.0)
+
+
+@metric("val/clipfrac_avg", "share of tokens")
+def value_clipfrac(m: Measured) -> float | None:
+    """Share of tokens whose clipped value error is strictly the larger. Absent without --cliprange_value."""
+    return _mean_or_none(m, "val/clipfrac_avg")
+
+
+@metric("val/ratio", "1")
+def ratio(m: Measured) -> float:
+    """mean exp(log_prob - old_log_prob) over tokens, epochs and mini-batches; 1 on the first step."""
+    return m.stats.mean("val/ratio")
+
+
+@metric("val/ratio_var", "1")
+def ratio_var(m: Measured) -> float:
+    """Variance of exp(log_prob - old_log_prob) over tokens, epochs and mini-batches."""
+    return max(m.stats.mean("val/ratio_squared") - m.stats.mean("val/ratio") ** 2, 0.0)
+
+
+@metric("val/error", "score squared")
+def value_error(m: Measured) -> float:
+    """mean (value - return)^2 over tokens, epochs and mini-batches, with the values during learning."""
+    return m.stats.mean("val/error")
+
+
+@metric("val/mean", "score")
+def value_mean(m: Measured) -> float:
+    """mean old_value over tokens."""
+    return float(masked_mean(m.rollout.old_values, m.rollout.mask))
+
+
+@metric("returns/mean", "score")
+def returns_mean(m: Measured) -> float:
+    """mean return over tokens, equation (3)."""
+    return float(masked_mean(m.experience.returns, m.rollout.mask))
+
+
+@metric("returns/var", "score squared")
+def returns_var(m: Measured) -> float:
+    """Variance of the return over tokens."""
+    return float(masked_var(m.experience.returns, m.rollout.mask))
+
+
+@metric("critic/vf_explained_var", "share")
+def explained_variance(m: Measured) -> float | None:
+    """1 - mean (old_value - return)^2 / var(return): 1 = the critic knows, 0 = a constant would do as well."""
+    variance = returns_var(m)
+    if variance == 0:
+        return None
+    return 1.0 - float(masked_mean((m.rollout.old_values - m.experience.returns) ** 2, m.rollout.mask)) / variance
+
+
+@metric("completions/mean_length", "tokens")
+def mean_length(m: Measured) -> float:
+    """mean_i of the number of response tokens, the ending token included."""
+    return float(m.rollout.mask.sum()) / m.n_answers
+
+
+@metric("completions/clipped_ratio", "share of answers")
+def clipped_ratio(m: Measured) -> float:
+    """Share of answers that were cut at --response_length instead of ending."""
+    return m.rollout.finish_reasons.count("length") / m.n_answers
+
+
+@metric("val/num_eos_tokens", "answers")
+def num_eos_tokens(m: Measured) -> float:
+    """Number of answers that ended with a stop token or stop string."""
+    return float(m.rollout.finish_reasons.count("stop"))
+
+
+@metric("sampling/log_prob_difference", "nats per token")
+def log_prob_difference(m: Measured) -> float:
+    """mean |sampler_log_prob - old_log_prob|: how far sampling and learning disagree about the same weights."""
+    return float(masked_mean((m.rollout.sampler_log_probs - m.rollout.old_log_probs).abs(), m.rollout.mask))
+
+
+@metric("lr", "1")
+def learning_rate(m: Measured) -> float:
+    """The actor's learning rate in this update."""
+    return m.learning_rate
+
+
+@metric("eps", "answers per second")
+def answers_per_second(m: Measured) -> float:
+    """Answers of this iteration / its seconds."""
+    return m.n_answers / max(sum(m.seconds.values()), 1e-9)
+
+
+@metric("tokens_per_second", "tokens per second")
+def tokens_per_second(m: Measured) -> float:
+    """Response tokens of this iteration / its seconds (sampling, feedback and learning together)."""
+    return float(m.rollout.mask.sum()) / max(sum(m.seconds.values()), 1e-9)
+
+
+def _mean_or_none(m: Measured, name: str) -> float | None:
+    return m.stats.mean(name) if m.stats.counts.get(name) else None

@@ -1,0 +1,58 @@
+"""Before the first step: the policy must agree with itself (ratio 1) and with its reference (KL 0)."""
+
+from dataclasses import dataclass
+
+import torch
+
+from clearppo.batch import Prompts
+from clearppo.errors import TrainingError
+from clearppo.feedback.reference import Reference
+from clearppo.models.policy import Policy
+from clearppo.rollout import Sampler, sample
+
+# In float32 two kernels differ by rounding, 1e-5 at most in a log-prob. In bfloat16 the same weights, in batches of
+# another shape, differ by 0.003 in the mean and up to 0.3 in single tokens.
+TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-3}
+TOLERANCE_BF16 = 2e-2
+N_PROMPTS = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class SelfCheck:
+    """Mean absolute differences over response tokens, in nats; `tolerance` is what they were held to."""
+
+    ratio: float
+    kl: float
+    tolerance: float
+
+    def __str__(self) -> str:
+        return (
+            f"self-check passed: |log ratio| {self.ratio:.1e} and |log p - log p_ref| {self.kl:.1e} nats a token "
+            f"before the first step (both at most {self.tolerance:g})"
+        )
+
+
+def self_check(policy: Policy, reference: Reference, sampler: Sampler, prompts: Prompts) -> SelfCheck:
+    """Sample a few answers and read them again, once as learning will and once as the reference.
+
+    Raises TrainingError, with what it may mean, if they differ by more than rounding.
+    """
+    rollout = sample(policy, prompts.select(range(min(len(prompts), N_PROMPTS))), sampler)
+    analysis = policy.analyze(rollout.prompts, rollout.responses, rollout.mask, temperature=rollout.temperature)
+    weight = policy.actor.causal_lm.get_input_embeddings().weight
+    tolerance = TOLERANCE_BF16 if policy.actor.autocast else TOLERANCE.get(weight.dtype, TOLERANCE_BF16)
+    tokens = float(rollout.mask.sum())
+    ratio = float((analysis.log_probs.detach() - rollout.old_log_probs).abs().sum()) / tokens
+    kl = float((reference.log_probs(rollout) - rollout.old_log_probs).abs().sum()) / tokens
+    if not ratio <= tolerance:
+        raise TrainingError(
+            f"self-check failed: before the first step the ratio must be 1, but log-probs read again differ by {ratio:.3g} "
+            f"nats a token (at most {tolerance:g}). The model is not deterministic here, or sampling and learning do not "
+            "compute the same. Try --bf16 false, or --attn_implementation eager."
+        )
+    if not kl <= tolerance:
+        raise TrainingError(
+            f"self-check failed: before the first step the KL to the reference must be 0, but log-probs differ by {kl:.3g} "
+            f"nats a token (at most {tolerance:g}). The reference is not the model that training starts from."
+        )
+    return SelfCheck(ratio=ratio, kl=kl, tolerance=tolerance)

@@ -1,0 +1,124 @@
+"""A configuration with the least that must be given, and a value for every option that is not its default."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from clearppo.config import PPOConfig, load_config
+
+LEAST: dict[str, Any] = {
+    "model_name_or_path": "tiny",
+    "dataset_name": "prompts.jsonl",
+    "output_dir": "runs/one",
+    "reward_funcs": ["reward.py:score"],
+}
+
+# option -> (as typed on the command line, the value it must become, what else it needs to have an effect)
+OTHER_VALUES: dict[str, tuple[str, Any, dict[str, Any]]] = {
+    "model_name_or_path": ("other/model", "other/model", {}),
+    "critic": ("separate", "separate", {}),
+    "value_model_path": ("rm", "rm", {"critic": "separate"}),
+    "use_peft": ("true", True, {}),
+    "lora_r": ("8", 8, {"use_peft": True}),
+    "lora_alpha": ("64", 64, {"use_peft": True}),
+    "lora_dropout": ("0.1", 0.1, {"use_peft": True}),
+    "lora_target_modules": ("q_proj,v_proj", ["q_proj", "v_proj"], {"use_peft": True}),
+    "device": ("cuda:1", "cuda:1", {}),
+    "dtype": ("bfloat16", "bfloat16", {}),
+    "bf16": ("false", False, {}),
+    "attn_implementation": ("sdpa", "sdpa", {}),
+    "gradient_checkpointing": ("yes", True, {}),
+    "trust_remote_code": ("1", True, {}),
+    "dataset_name": ("3", "3", {}),
+    "dataset_config": ("1", "1", {}),
+    "dataset_train_split": ("train_sft", "train_sft", {}),
+    "max_prompt_length": ("512", 512, {}),
+    "response_length": ("20", 20, {}),
+    "temperature": ("1", 1.0, {}),
+    "top_k": ("50", 50, {}),
+    "top_p": ("0.9", 0.9, {}),
+    "stop_token_ids": ("13, 50256", [13, 50256], {}),
+    "stop_strings": ('["\\n", "a,b", "none", " User:"]', ["\n", "a,b", "none", " User:"], {}),
+    "generation_batch_size": ("8", 8, {}),
+    "reward_funcs": ("a.py:f,pkg.mod:g", ["a.py:f", "pkg.mod:g"], {}),
+    "reward_model_path": ("rm", "rm", {}),
+    "reward_weights": ("0.5", [0.5], {}),
+    "missing_eos_penalty": ("1", 1.0, {}),
+    "whiten_rewards": ("on", True, {}),
+    "kl_coef": ("1e-2", 0.01, {}),
+    "kl_estimator": ("full", "full", {}),
+    "kl_controller": ("adaptive", "adaptive", {}),
+    "kl_target": ("3", 3.0, {"kl_controller": "adaptive"}),
+    "kl_horizon": ("1e5", 100000.0, {"kl_controller": "adaptive"}),
+    "num_ppo_epochs": ("1", 1, {}),
+    "num_mini_batches": ("4", 4, {}),
+    "gamma": ("0.99", 0.99, {}),
+    "lam": ("1", 1.0, {}),
+    "cliprange": ("none", None, {}),
+    "cliprange_high": ("0.28", 0.28, {}),
+    "dual_clip": ("3", 3.0, {}),
+    "cliprange_value": ("off", None, {}),
+    "vf_coef": ("0.5", 0.5, {}),
+    "entropy_coef": ("0.01", 0.01, {}),
+    "whiten_advantages": ("false", False, {}),
+    "early_stop_kl": ("0.05", 0.05, {}),
+    "learning_rate": ("1e-5", 1e-5, {}),
+    "critic_learning_rate": ("1e-4", 1e-4, {}),
+    "adam_beta1": ("0.8", 0.8, {}),
+    "adam_beta2": ("0.95", 0.95, {}),
+    "adam_epsilon": ("1e-8", 1e-8, {}),
+    "weight_decay": ("0.1", 0.1, {}),
+    "lr_scheduler_type": ("cosine", "cosine", {}),
+    "warmup_ratio": ("0.03", 0.03, {}),
+    "max_grad_norm": ("NULL", None, {}),
+    "output_dir": ("runs/1e5", "runs/1e5", {}),
+    "overwrite_output_dir": ("true", True, {}),
+    "total_episodes": ("1e6", 1_000_000, {}),
+    "batch_size": ("128", 128, {}),
+    "micro_batch_size": ("1", 1, {}),
+    "seed": ("0", 0, {}),
+    "sample_steps": ("0", 0, {}),
+    "logging_steps": ("5", 5, {}),
+}
+
+Load = Callable[..., PPOConfig]
+
+
+@pytest.fixture(scope="session")
+def least() -> dict[str, Any]:
+    return dict(LEAST)
+
+
+@pytest.fixture(scope="session")
+def load() -> Load:
+    """`load(lam=1, recipe=...)`: a configuration from the least that must be given and these flags."""
+
+    def load(recipe: str | None = None, config_path: Path | None = None, **flags: Any) -> PPOConfig:
+        return load_config(recipe=recipe, config_path=config_path, flags={**LEAST, **flags})
+
+    return load
+
+
+@pytest.fixture(scope="session")
+def other_values() -> dict[str, tuple[str, Any, dict[str, Any]]]:
+    return OTHER_VALUES
+
+
+@pytest.fixture
+def yaml_file(tmp_path: Path) -> Callable[[str], Path]:
+    """`yaml_file(text)`: a file ppo.yaml with this text."""
+
+    def write(text: str) -> Path:
+        path = tmp_path / "ppo.yaml"
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    return write
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """A test with an argument `leaf` runs once for each option."""
+    if "leaf" in metafunc.fixturenames:
+        metafunc.parametrize("leaf", OTHER_VALUES)

@@ -1,0 +1,60 @@
+"""What every test stands on: checked shapes, few threads, fixed seeds, no network."""
+
+import os
+
+# Before anything imports a Hugging Face library, which read these once.
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+from jaxtyping import install_import_hook
+
+# Before anything imports clearppo: every annotated shape in it is checked, here and nowhere else. An int will do where
+# a float is asked for, as it does for the static types (PEP 484's tower).
+install_import_hook("clearppo", "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")
+
+import random
+from pathlib import Path
+
+import hypothesis
+import pytest
+import torch
+
+REPO = Path(__file__).resolve().parents[1]
+SHARED_DATA = REPO.parent / "shared" / "data"
+WHOLE_RUNS = (REPO / "tests" / "e2e", REPO / "tests" / "learns")
+
+torch.set_num_threads(1)  # tiny models gain nothing by two, and lose tenfold when another process is busy
+
+# The same examples every time; a loaded machine is no reason to fail.
+hypothesis.settings.register_profile("house", deadline=None, derandomize=True, print_blob=True)
+hypothesis.settings.load_profile("house")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Gives `e2e` to everything in tests/e2e and tests/learns, and skips `data` tests where there is no shared data."""
+    for item in items:
+        if any(item.path.is_relative_to(folder) for folder in WHOLE_RUNS):
+            item.add_marker(pytest.mark.e2e)
+        if item.get_closest_marker("data") and not SHARED_DATA.is_dir():
+            item.add_marker(pytest.mark.skip(reason="needs the folder ../shared/data, which is not there"))
+
+
+@pytest.fixture(autouse=True)
+def fixed_seeds() -> None:
+    """Every test starts from the same random state, whatever ran before it."""
+    random.seed(0)
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def repo() -> Path:
+    """The repository's root."""
+    return REPO
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder ../shared/data; the test is skipped where it is absent."""
+    if not SHARED_DATA.is_dir():
+        pytest.skip("needs the folder ../shared/data, which is not there")
+    return SHARED_DATA
