@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from clearppo.config import PPOConfig, objective
+from clearppo.config import PPOConfig
 from clearppo.core.kl import AdaptiveKL, FixedKL
 from clearppo.data import PromptSet, encode_prompts, load_rows
 from clearppo.engines.local import LocalEngine, has_fast_bf16, keep_freed_memory, select_device
@@ -24,9 +24,10 @@ from clearppo.rollout.inprocess import InProcessSampler
 from clearppo.rollout.sampler import SamplingSettings
 from clearppo.rollout.talk import Talker
 from clearppo.rundir import RunDir
-from clearppo.train.listener import Listener, Silence, Summary
+from clearppo.train.listener import Listener, Silence
 from clearppo.train.ppo import Recipe
 from clearppo.train.run import PPORun
+from clearppo.train.summary import summarise
 from clearppo.train.track import Track
 
 
@@ -47,7 +48,7 @@ def build_ppo(config: PPOConfig, *, listener: Listener | None = None) -> PPORun:
     engine = LocalEngine(device)
     policy, tokenizer, stop_ids, prompts = _policy_and_prompts(config, engine, rows, listener.note)
     run_dir.require_space(_bytes_of_result(policy))
-    summary = _summary(config, policy, prompts, device)
+    summary = summarise(config, policy, prompts, device)
     optimiser = _optimiser(config, policy)
     pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     return PPORun(
@@ -59,8 +60,8 @@ def build_ppo(config: PPOConfig, *, listener: Listener | None = None) -> PPORun:
         engine=engine,
         optimiser=optimiser,
         kl=_kl_controller(config),
-        recipe=_recipe(config),
-        objective=_objective(config),
+        recipe=ppo_recipe(config),
+        objective=ppo_objective(config),
         passes=_passes(config),
         prompts=prompts,
         tokenizer=tokenizer,
@@ -204,7 +205,8 @@ def _kl_controller(config: PPOConfig) -> FixedKL | AdaptiveKL:
     return AdaptiveKL(config.kl.kl_coef, config.kl.kl_target, config.kl.kl_horizon)
 
 
-def _recipe(config: PPOConfig) -> Recipe:
+def ppo_recipe(config: PPOConfig) -> Recipe:
+    """The loop's numbers that `config` asks for."""
     return Recipe(
         n_iterations=config.num_iterations,
         kl_estimator=config.kl.kl_estimator,
@@ -218,7 +220,8 @@ def _recipe(config: PPOConfig) -> Recipe:
     )
 
 
-def _objective(config: PPOConfig) -> Objective:
+def ppo_objective(config: PPOConfig) -> Objective:
+    """The loss that `config` asks for."""
     ppo = config.ppo
     return Objective(
         clip=ppo.cliprange,
@@ -245,70 +248,3 @@ def _bytes_of_result(policy: Policy) -> int:
     actor = sum(p.numel() * p.element_size() for p in policy.actor.causal_lm.parameters())
     critic = sum(p.numel() * p.element_size() for p in policy.critic.parameters())
     return 50_000_000 + actor + max(actor, critic)
-
-
-def _summary(config: PPOConfig, policy: Policy, prompts: PromptSet, device: torch.device) -> Summary:
-    run, ppo = config.run, config.ppo
-    precision = "bf16 autocast over float32" if policy.actor.autocast else config.model.dtype
-    name = config.model.model_name_or_path
-    separate = config.model.critic == "separate"
-    models = [
-        _model_row("actor", name, policy.actor.parameters(), precision, device),
-        _model_row(
-            "critic",
-            (config.model.value_model_path or name) if separate else "one layer on the actor",
-            policy.critic.parameters(),
-            precision if separate else "float32",
-            device,
-        ),
-        {
-            "model": "reference",
-            "from": "the actor, adapters off" if config.model.use_peft else f"frozen copy of {name}",
-            "parameters": "none of its own" if config.model.use_peft else _millions(policy.actor.parameters()),
-            "trainable": "0",
-            "dtype": precision,
-            "device": str(device),
-        },
-    ]
-    facts = [
-        ("prompts", f"{len(prompts)} from {config.data.dataset_name}"),
-        ("iterations", f"{config.num_iterations} of {run.batch_size} answers, up to {config.sampling.response_length} tokens"),
-        (
-            "an update",
-            f"{ppo.num_ppo_epochs} epochs x {ppo.num_mini_batches} mini-batches of {config.mini_batch_size} "
-            f"(micro-batches of {min(run.micro_batch_size, config.mini_batch_size)})",
-        ),
-        ("learning rate", f"{config.optim.learning_rate:g}, {config.optim.lr_scheduler_type}"),
-        ("dropout", "off in every model"),
-        ("threads", str(torch.get_num_threads())) if device.type == "cpu" else ("device", torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)),
-        ("output", str(run.output_dir)),
-    ]
-    notes = []
-    if prompts.n_too_long:
-        notes.append(
-            f"{prompts.n_too_long} prompts longer than max_prompt_length = {config.data.max_prompt_length} tokens are "
-            f"left out (the longest has {prompts.longest})"
-        )
-    if run.total_episodes % run.batch_size:
-        notes.append(
-            f"total_episodes = {run.total_episodes} is rounded up to {config.num_iterations} whole iterations "
-            f"({config.num_iterations * run.batch_size} answers)"
-        )
-    return Summary(objective=objective(config), facts=facts, models=models, notes=notes)
-
-
-def _model_row(role: str, source: str, parameters: Any, dtype: str, device: torch.device) -> dict[str, str]:
-    parameters = list(parameters)
-    return {
-        "model": role,
-        "from": source,
-        "parameters": _millions(parameters),
-        "trainable": _millions(p for p in parameters if p.requires_grad),
-        "dtype": dtype,
-        "device": str(device),
-    }
-
-
-def _millions(parameters: Any) -> str:
-    count = sum(parameter.numel() for parameter in parameters)
-    return f"{count / 1e6:,.1f} M" if count >= 1e5 else f"{count:,}"

@@ -68,8 +68,8 @@ class RunDir:
                 path.mkdir(parents=True, exist_ok=True)
                 with tempfile.TemporaryFile(dir=path) as probe:
                     probe.write(b"x")
-        except PermissionError as error:
-            raise RunDirError(f"output_dir = {path} cannot be read ({error.strerror}). Use another --output_dir.") from error
+        except OSError as error:
+            raise RunDirError(f"output_dir = {path} cannot be used ({error.strerror}). Use another --output_dir.") from error
         return cls(path)
 
     def require_space(self, needed: int) -> None:

@@ -23,7 +23,6 @@ OTHER_VALUES: dict[str, tuple[str, Any, dict[str, Any]]] = {
     "use_peft": ("true", True, {}),
     "lora_r": ("8", 8, {"use_peft": True}),
     "lora_alpha": ("64", 64, {"use_peft": True}),
-    "lora_dropout": ("0.1", 0.1, {"use_peft": True}),
     "lora_target_modules": ("q_proj,v_proj", ["q_proj", "v_proj"], {"use_peft": True}),
     "device": ("cuda:1", "cuda:1", {}),
     "dtype": ("bfloat16", "bfloat16", {}),

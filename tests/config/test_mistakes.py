@@ -139,7 +139,6 @@ INERT = [
     ({"value_model_path": "rm"}, "critic = shared", "--critic separate"),
     ({"lora_r": 16}, "use_peft = false", "--use_peft true"),
     ({"lora_alpha": 32}, "use_peft = false", "--use_peft true"),
-    ({"lora_dropout": 0.0}, "use_peft = false", "--use_peft true"),
     ({"lora_target_modules": "all-linear"}, "use_peft = false", "--use_peft true"),
     ({"bf16": True, "dtype": "bfloat16"}, "dtype = bfloat16", "--dtype float32"),
     ({"bf16": "auto", "dtype": "float64"}, "dtype = float64", "--dtype float32"),

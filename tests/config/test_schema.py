@@ -21,7 +21,7 @@ from clearppo.errors import ConfigError
 DEFAULTS: dict[str, dict[str, Any]] = {
     "model": {
         "critic": "shared", "value_model_path": None, "use_peft": False, "lora_r": 16, "lora_alpha": 32,
-        "lora_dropout": 0.0, "lora_target_modules": "all-linear", "device": "auto", "dtype": "float32", "bf16": "auto",
+        "lora_target_modules": "all-linear", "device": "auto", "dtype": "float32", "bf16": "auto",
         "attn_implementation": None, "gradient_checkpointing": False, "trust_remote_code": False,
     },
     "data": {"dataset_config": None, "dataset_train_split": "train", "max_prompt_length": None},

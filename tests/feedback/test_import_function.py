@@ -60,11 +60,12 @@ def test_a_file_a_module_and_a_callable(file: Path, monkeypatch: pytest.MonkeyPa
     assert load_reward_function("rewards.py:length")(completions=["x"]) == [1]
 
 
-def test_a_file_may_import_its_neighbours_and_hides_nothing(tmp_path: Path) -> None:
+def test_a_file_may_import_its_neighbours_and_hides_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "tabnanny", raising=False)  # of the standard library, and seldom imported
     (tmp_path / "neighbour_of_reward.py").write_text("VALUE = 5")
-    (tmp_path / "json.py").write_text("raise RuntimeError('this must not hide the real one')")
+    (tmp_path / "tabnanny.py").write_text("raise RuntimeError('this must not hide the real one')")
     (tmp_path / "r.py").write_text(
-        "import json\ndef f(completions):\n    from neighbour_of_reward import VALUE\n    return [VALUE]\n"
+        "import tabnanny\ndef f(completions):\n    from neighbour_of_reward import VALUE\n    return [VALUE]\n"
     )
     assert load_reward_function(f"{tmp_path / 'r.py'}:f")(completions=["x"]) == [5]
 

@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from clearppo.train.evaluation import Evaluation
     from clearppo.train.run import PPORun
 
 MODEL = "smollm2-135m-instruct"
 OPTIMISED, HELD_OUT = "VADER", "TextBlob"
 N_SHOWN = 5
+N_ANSWERS = 2  # to each held-out prompt
 
 
 @click.command()
@@ -84,7 +87,7 @@ def _examiner(run: "PPORun") -> Any:
 
     source = str(prompts_file("heldout"))
     prompt_set = encode_prompts(load_rows(source), run.tokenizer, max_prompt_length=None, room=None, source=source)
-    prompts = prompt_set.batch(range(len(prompt_set)), run.pad_id).to(run.engine.device)
+    prompts = prompt_set.batch(list(range(len(prompt_set))) * N_ANSWERS, run.pad_id).to(run.engine.device)
     scorers = {
         OPTIMISED: reward_function("clearppo.feedback.sentiment:vader"),
         HELD_OUT: reward_function("clearppo.feedback.sentiment:textblob"),
@@ -99,28 +102,35 @@ def _examiner(run: "PPORun") -> Any:
 
 def compare(before: "Evaluation", after: "Evaluation") -> dict[str, Any]:
     """The numbers of the final table, as they go into evaluation.json."""
-    from clearppo.train.evaluation import mean_interval, win_rate
+    from clearppo.train.evaluation import wins
 
-    wins, wins_half = win_rate(after.scores[OPTIMISED], before.scores[OPTIMISED])
-    kl, kl_half = mean_interval(after.kl)
     measures = {
         name: {
-            stage: dict(zip(("mean", "half_interval_95"), evaluation.interval(name), strict=True))
-            for stage, evaluation in (("before", before), ("after", after))
+            stage: _interval(evaluation.scores[name]) for stage, evaluation in (("before", before), ("after", after))
         }
         for name in (OPTIMISED, HELD_OUT)
     }
     return {
         "measures": measures,
-        "win_rate": {"mean": wins, "half_interval_95": wins_half},
-        "kl_nats": {"mean": kl, "half_interval_95": kl_half},
+        "win_rate": _interval(wins(after.scores[OPTIMISED], before.scores[OPTIMISED])),
+        "kl_nats": _interval(after.kl),
         "repetition": {"before": before.repetition, "after": after.repetition},
         "mean_length": {
             "before": sum(before.lengths) / len(before.lengths),
             "after": sum(after.lengths) / len(after.lengths),
         },
-        "prompts": len(after.kl),
+        "prompts": len(after.kl) // N_ANSWERS,
+        "answers": len(after.kl),
     }
+
+
+def _interval(values: "Sequence[float]") -> dict[str, float]:
+    """Mean and half a 95 % interval over prompts: answers to one prompt are no independent observations."""
+    from clearppo.train.evaluation import mean_interval
+
+    n = len(values) // N_ANSWERS
+    a_prompt = [sum(values[i::n]) / N_ANSWERS for i in range(n)]
+    return dict(zip(("mean", "half_interval_95"), mean_interval(a_prompt), strict=True))
 
 
 def _answers(before: "Evaluation", after: "Evaluation") -> list[dict[str, Any]]:
@@ -149,7 +159,7 @@ def show(result: dict[str, Any], answers: list[dict[str, Any]], directory: Path,
     if not console.is_terminal:
         console = Console(highlight=False, width=max(console.width, 110))
     table = Table(
-        title=f"{result['prompts']} held-out prompts, one answer each", title_justify="left", title_style="bold"
+        title=f"{result['prompts']} held-out prompts, {N_ANSWERS} answers each", title_justify="left", title_style="bold"
     )
     for name in ("", "before", "after", "change"):
         table.add_column(name, justify="left" if not name else "right")
@@ -158,12 +168,12 @@ def show(result: dict[str, Any], answers: list[dict[str, Any]], directory: Path,
         table.add_row(
             f"sentiment by {name} ({note}), -1 to 1", _pm(before), _pm(after), f"{after['mean'] - before['mean']:+.3f}"
         )
-    wins, kl, repetition, length = (result[name] for name in ("win_rate", "kl_nats", "repetition", "mean_length"))
-    table.add_row("win rate against the start model", "", f"{wins['mean']:.0%} ± {wins['half_interval_95']:.0%}", "")
+    won, kl, repetition, length = (result[name] for name in ("win_rate", "kl_nats", "repetition", "mean_length"))
+    table.add_row("win rate against the start model", "", f"{won['mean']:.0%} ± {won['half_interval_95']:.0%}", "")
     table.add_row(
         "KL from the start model, nats an answer", "0", f"{kl['mean']:.2f} ± {kl['half_interval_95']:.2f}", ""
     )
-    table.add_row("repeated 4-grams", f"{repetition['before']:.1%}", f"{repetition['after']:.1%}", "")
+    table.add_row("repeated 4-grams", f"{repetition['before']:.2%}", f"{repetition['after']:.2%}", "")
     table.add_row("tokens an answer", f"{length['before']:.1f}", f"{length['after']:.1f}", "")
     console.print(table)
     console.print("± is half of a 95 % interval.\n")

@@ -30,7 +30,8 @@ class KLConfig(Section):
     ] = Field(
         default="k1",
         description="How a token's KL is measured. k1: log-ratio, the article's. k2: half its square, never negative, "
-        "biased. k3: never negative, unbiased. full: over the whole vocabulary, exact, more memory.",
+        "biased. k3: never negative, unbiased. full: over the whole vocabulary, exact, more memory. As a reward only k1 "
+        "has the KL's gradient (docs/math.md): keep it unless you compare.",
     )
     kl_controller: Literal["fixed", "adaptive"] = Field(
         default="fixed",

@@ -81,13 +81,6 @@ class ModelConfig(Section):
         description="Scale of the LoRA update, which is multiplied by lora_alpha / lora_r. Usual: once or twice "
         "lora_r.",
     )
-    lora_dropout: Annotated[float, _WITH_LORA] = Field(
-        default=0.0,
-        ge=0,
-        lt=1,
-        description="Dropout inside the adapters. 0 keeps the policy that learns equal to the one that sampled, which "
-        "PPO assumes; leave it at 0 unless you know why not.",
-    )
     lora_target_modules: Annotated[list[str] | Literal["all-linear"], _WITH_LORA] = Field(
         default="all-linear",
         description="Which layers get adapters: all-linear, or names such as q_proj,v_proj as the model's code spells "

@@ -80,7 +80,7 @@ def _passes(
             analysis = policy.analyze(
                 micro.rollout.prompts, micro.rollout.responses, micro.rollout.mask, temperature=micro.rollout.temperature
             )
-            engine.backward(_loss(analysis, micro, objective, count))
+            engine.backward(ppo_loss(analysis, micro, objective, count))
             seen += _measure(analysis, micro, objective)
         if passes.early_stop_kl is not None and (approx_kl := seen.mean("policy/approxkl_avg")) > passes.early_stop_kl:
             optimiser.zero_grad(set_to_none=True)
@@ -96,7 +96,7 @@ def _passes(
     return stats
 
 
-def _loss(analysis: Analysis, micro: Experience, objective: Objective, count: Tensor) -> Tensor:
+def ppo_loss(analysis: Analysis, micro: Experience, objective: Objective, count: Tensor) -> Tensor:
     """Equation (9) and what the article leaves out, of one micro-batch, over the whole mini-batch's token count."""
     rollout = micro.rollout
     loss = actor_loss(

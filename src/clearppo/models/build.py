@@ -47,7 +47,9 @@ def make_policy(
             continue
         network.eval()
         if gradient_checkpointing:
-            network.gradient_checkpointing_enable({"use_reentrant": False})
+            # transformers renames it in version 6
+            enable = getattr(network, "activation_checkpointing_enable", network.gradient_checkpointing_enable)
+            enable({"use_reentrant": False})
             network.enable_input_require_grads()  # with LoRA nothing below the adapters would ask for gradients
     actor = Actor(_with_lora(model, lora) if lora else model, autocast=autocast)
     if separate_critic is None:
@@ -111,11 +113,13 @@ def _with_lora(model: PreTrainedModel, lora: Lora, head: str | None = None) -> A
         r=lora.r,
         lora_alpha=lora.alpha,
         target_modules=lora.target_modules,
+        fan_in_fan_out=any(type(part).__name__ == "Conv1D" for part in model.modules()),  # GPT-2 stores them transposed
         exclude_modules=[head] if head else None,  # a critic's head is new: it learns in full
         task_type="FEATURE_EXTRACTION" if head else "CAUSAL_LM",
     )
     try:
-        return get_peft_model(model, config)
+        with quiet_transformers():
+            return get_peft_model(model, config)
     except ValueError as error:
         names = sorted({name.rsplit(".", 1)[-1] for name, part in model.named_modules() if _is_linear(part)})
         raise ModelError(

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import tempfile
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -245,10 +246,13 @@ class quiet_transformers:  # noqa: N801  (reads as a statement: `with quiet_tran
 
     def __init__(self, *, bars: bool = False) -> None:
         """With `bars`, also those that bypass transformers' own switch, by silencing standard error."""
+        self._warnings = warnings.catch_warnings()
         self._stderr = contextlib.redirect_stderr(io.StringIO()) if bars else contextlib.nullcontext()
 
     def __enter__(self) -> None:
         self._stderr.__enter__()
+        self._warnings.__enter__()
+        warnings.simplefilter("ignore", FutureWarning)  # of transformers to its own callers (peft)
         logging = transformers.utils.logging
         self._verbosity = logging.get_verbosity()
         logging.set_verbosity_error()
@@ -258,4 +262,5 @@ class quiet_transformers:  # noqa: N801  (reads as a statement: `with quiet_tran
         logging = transformers.utils.logging
         logging.set_verbosity(self._verbosity)
         logging.enable_progress_bar()
+        self._warnings.__exit__(None, None, None)
         self._stderr.__exit__(None, None, None)

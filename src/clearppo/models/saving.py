@@ -26,7 +26,8 @@ def save_actor(actor: Actor, tokenizer: PreTrainedTokenizerBase, directory: Path
 
 def save_adapter(actor: Actor, directory: Path) -> None:
     """The LoRA adapter alone, in PEFT's format."""
-    actor.model.save_pretrained(directory)
+    with quiet_transformers():
+        actor.model.save_pretrained(directory)
 
 
 def save_critic(policy: Policy, tokenizer: PreTrainedTokenizerBase, directory: Path) -> None:

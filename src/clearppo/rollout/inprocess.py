@@ -99,7 +99,7 @@ class InProcessSampler:
         attention[:, :width] = prompts.mask
         store = ShrinkingCache(actor.causal_lm.config, width + settings.max_tokens)
         inputs, positions = prompts.ids, (attention[:, :width].cumsum(dim=1) - 1).clamp(min=0)
-        uniform = uniform.to(device)
+        uniform = uniform.to(columns.log_probs.dtype).to(device)  # MPS has no float64
         for t in range(settings.max_tokens):
             hidden = actor.step(inputs, attention[:, : width + t], positions, store.cache)[:, -1:]
             index = torch.tensor(rows, device=device)

@@ -2,19 +2,30 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
+import torch
 from transformers import PreTrainedTokenizerBase
 
+from clearppo.batch import Prompts
 from clearppo.data import encode_prompts
-from clearppo.rollout.inprocess import InProcessSampler
+
+
+@runtime_checkable
+class Speaker(Protocol):
+    """A sampler that shows an answer while it grows."""
+
+    @property
+    def device(self) -> torch.device: ...
+
+    def stream(self, prompts: Prompts) -> Iterator[str]: ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class Talker:
     """A sampler with the tokenizer and the room that its model has for a prompt."""
 
-    sampler: InProcessSampler
+    sampler: Speaker
     tokenizer: PreTrainedTokenizerBase
     room: int | None
 

@@ -23,10 +23,6 @@ class Evaluation:
     lengths: tuple[int, ...]
     repetition: float
 
-    def interval(self, name: str) -> tuple[float, float]:
-        """Mean of a measure and half the width of its 95 % interval."""
-        return mean_interval(self.scores[name])
-
 
 def evaluate(
     policy: Policy, prompts: Prompts, *, sampler: Sampler, reference: Reference, scorers: Mapping[str, Scorer],
@@ -66,7 +62,6 @@ def mean_interval(values: Sequence[float]) -> tuple[float, float]:
     return mean, 1.96 * math.sqrt(variance / n)
 
 
-def win_rate(after: Sequence[float], before: Sequence[float]) -> tuple[float, float]:
-    """Share of prompts whose answer scores higher after than before (ties count half), and half its 95 % interval."""
-    wins = [1.0 if a > b else 0.5 if a == b else 0.0 for a, b in zip(after, before, strict=True)]
-    return mean_interval(wins)
+def wins(after: Sequence[float], before: Sequence[float]) -> list[float]:
+    """For each answer 1 if it scores higher after than before, 0 if lower, 1/2 if equal; their mean is the win rate."""
+    return [1.0 if a > b else 0.5 if a == b else 0.0 for a, b in zip(after, before, strict=True)]

@@ -84,7 +84,7 @@ class PPORun:
 
     def save(self, name: str, ended: str) -> None:
         """The policy, its critic and the model card below output_dir, whole or not at all."""
-        model, run = self.config.model, self.config.run
+        model = self.config.model
         with self.run_dir.whole(name) as directory:
             save_actor(self.policy.actor, self.tokenizer, directory)
             save_critic(self.policy, self.tokenizer, directory / "value_model")
@@ -94,7 +94,7 @@ class PPORun:
                 model_card(
                     base_model=model.model_name_or_path,
                     objective=self.summary.objective,
-                    facts=[*self.summary.facts, ("seed", str(run.seed))],
+                    facts=self.summary.facts,
                     history=self.track.history,
                     ended=ended,
                 ),
