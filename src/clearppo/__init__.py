@@ -1,7 +1,7 @@
 """PPO for language models from human feedback: small, exact, fast.
 
-    clearppo.ppo(...)          train, with the options of `clearppo ppo` by name
-    clearppo.core              the mathematics, for notebooks
+clearppo.ppo(...)          train, with the options of `clearppo ppo` by name
+clearppo.core              the mathematics, for notebooks
 """
 
 from typing import TYPE_CHECKING, Any

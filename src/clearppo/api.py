@@ -1,6 +1,5 @@
 """The front door in Python: the same as `clearppo ppo`, without a command line."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from clearppo.models.policy import Policy
 
 @dataclass(frozen=True, kw_only=True)
 class PPOResult:
-    """What a run gives back: where its files are, every iteration's metrics, and the trained policy with its tokenizer."""
+    """What a run gives back: where its files are, the metrics of every iteration, the trained policy, its tokenizer."""
 
     output_dir: Path
     history: list[dict[str, float]]
@@ -19,7 +18,9 @@ class PPOResult:
     tokenizer: Any
 
 
-def ppo(*, recipe: str | None = None, config_path: str | Path | None = None, console: bool = False, **options: Any) -> PPOResult:
+def ppo(
+    *, recipe: str | None = None, config_path: str | Path | None = None, console: bool = False, **options: Any
+) -> PPOResult:
     """Train with PPO. `options` are the options of `clearppo ppo` by name; `reward_funcs` may hold Python functions.
 
         import clearppo
@@ -33,7 +34,7 @@ def ppo(*, recipe: str | None = None, config_path: str | Path | None = None, con
     `console` shows the progress that the command line shows. Raises ClearPPOError with one clear sentence.
     """
     path = None if config_path is None else Path(config_path)
-    return train_ppo(load_config(recipe=recipe, config_path=path, flags=_without_none(options)), console=console)
+    return train_ppo(load_config(recipe=recipe, config_path=path, flags=options), console=console)
 
 
 def train_ppo(config: PPOConfig, *, console: bool = False) -> PPOResult:
@@ -51,7 +52,3 @@ def train_ppo(config: PPOConfig, *, console: bool = False) -> PPOResult:
 def _trained(run: Any) -> PPOResult:
     history = run.train()
     return PPOResult(output_dir=run.run_dir.path, history=history, policy=run.policy, tokenizer=run.tokenizer)
-
-
-def _without_none(options: Mapping[str, Any]) -> dict[str, Any]:
-    return dict(options)

@@ -1,7 +1,8 @@
 """What flows between the three phases: Prompts -> Rollout -> Feedback -> Experience -> Stats.
 
-Axes: B sequences, P prompt tokens, T response tokens. Column j of every [B, T] tensor speaks of the same response token j.
-`mask` is True from the first sampled token through the token that ended the answer; masked cells hold 0 and are never read.
+Axes: B sequences, P prompt tokens, T response tokens. Column j of every [B, T] tensor speaks of the same
+response token j. `mask` is True from the first sampled token through the token that ended the answer; masked cells
+hold 0 and are never read.
 All objects are frozen and whole at birth. Masks come from lengths, never from comparing ids with a padding id.
 """
 
@@ -46,9 +47,7 @@ class Prompts:
 
     def to(self, device: torch.device) -> "Prompts":
         """The same batch on `device`."""
-        return type(self)(
-            ids=self.ids.to(device), mask=self.mask.to(device), texts=self.texts, columns=self.columns
-        )
+        return type(self)(ids=self.ids.to(device), mask=self.mask.to(device), texts=self.texts, columns=self.columns)
 
 
 @dataclass(frozen=True, kw_only=True)

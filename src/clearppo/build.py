@@ -5,7 +5,6 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from transformers import PreTrainedTokenizerBase
 
 from clearppo.config import PPOConfig
 from clearppo.core.kl import AdaptiveKL, FixedKL
@@ -18,7 +17,14 @@ from clearppo.feedback.scorer import Scorer, WeightedScorer
 from clearppo.learning import Objective, Passes
 from clearppo.learning.optimiser import adamw
 from clearppo.models.build import Lora, load_critic, make_policy, make_reference
-from clearppo.models.loading import DTYPES, context_length, load_causal_lm, load_tokenizer, resolve_model, stop_token_ids
+from clearppo.models.loading import (
+    DTYPES,
+    context_length,
+    load_causal_lm,
+    load_tokenizer,
+    resolve_model,
+    stop_token_ids,
+)
 from clearppo.models.policy import Policy
 from clearppo.rollout.inprocess import InProcessSampler
 from clearppo.rollout.sampler import SamplingSettings
@@ -29,6 +35,8 @@ from clearppo.train.ppo import Recipe
 from clearppo.train.run import PPORun
 from clearppo.train.summary import summarise
 from clearppo.train.track import Track
+
+EVALUATION_BATCH = 64  # rows decoded at once; more gain nothing on a small machine
 
 
 def build_ppo(config: PPOConfig, *, listener: Listener | None = None) -> PPORun:
@@ -69,15 +77,13 @@ def build_ppo(config: PPOConfig, *, listener: Listener | None = None) -> PPORun:
         run_dir=run_dir,
         listener=listener,
         summary=summary,
-        track=Track(
-            run_dir, listener, sample_steps=config.run.sample_steps, logging_steps=config.run.logging_steps
-        ),
+        track=Track(run_dir, listener, sample_steps=config.run.sample_steps, logging_steps=config.run.logging_steps),
     )
 
 
 def _policy_and_prompts(
     config: PPOConfig, engine: LocalEngine, rows: list[dict[str, Any]], note: Callable[[str], None]
-) -> tuple[Policy, PreTrainedTokenizerBase, frozenset[int], PromptSet]:
+) -> tuple[Policy, Any, frozenset[int], PromptSet]:
     model_config, sampling = config.model, config.sampling
     path = resolve_model(model_config.model_name_or_path, note=note)
     tokenizer = load_tokenizer(path, trust_remote_code=model_config.trust_remote_code)
@@ -127,7 +133,8 @@ def reward_function(source: str | Callable[..., Any]) -> FunctionScorer:
 def build_sampler(run: PPORun, *, seed: int) -> InProcessSampler:
     """Another sampler on the run's policy as it is now, with random numbers of its own; for evaluation."""
     stop_ids = stop_token_ids(run.policy.actor.causal_lm, run.tokenizer, list(run.config.sampling.stop_token_ids))
-    return InProcessSampler(run.policy, run.tokenizer, _sampling(run.config, stop_ids), seed=seed)
+    settings = replace(_sampling(run.config, stop_ids), max_batch_size=EVALUATION_BATCH)
+    return InProcessSampler(run.policy, run.tokenizer, settings, seed=seed)
 
 
 def build_chat(

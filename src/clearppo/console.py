@@ -151,11 +151,6 @@ def shortened(text: str, limit: int = 240) -> str:
     return line if len(line) <= limit else line[: limit - 1] + "…"
 
 
-def print_error(sentence: str) -> None:
-    """One clear sentence on standard error."""
-    Console(stderr=True, highlight=False).print(f"[bold red]error:[/bold red] {escape(sentence)}", soft_wrap=True)
-
-
 def _clock(seconds: float) -> str:
     minutes, rest = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)

@@ -1,14 +1,14 @@
 """What a run leaves on disk. Plain files that outlive this library:
 
-    output_dir/
-      config.yaml         every option of the run, resolved; `clearppo ppo --config` takes it again
-      metrics.jsonl       one line an iteration
-      samples.jsonl       answers, now and then
-      README.md           the model card
-      config.json, model.safetensors, tokenizer.json, ...   the final model (AutoModelForCausalLM)
-      value_model/        the critic (AutoModelForSequenceClassification, one label)
-      adapter/            with LoRA: the adapter alone, in PEFT's format
-      interrupted/        the policy as it was when the run ended early
+output_dir/
+  config.yaml         every option of the run, resolved; `clearppo ppo --config` takes it again
+  metrics.jsonl       one line an iteration
+  samples.jsonl       answers, now and then
+  README.md           the model card
+  config.json, model.safetensors, tokenizer.json, ...   the final model (AutoModelForCausalLM)
+  value_model/        the critic (AutoModelForSequenceClassification, one label)
+  adapter/            with LoRA: the adapter alone, in PEFT's format
+  interrupted/        the policy as it was when the run ended early
 """
 
 import contextlib
@@ -17,7 +17,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +69,9 @@ class RunDir:
                 with tempfile.TemporaryFile(dir=path) as probe:
                     probe.write(b"x")
         except OSError as error:
-            raise RunDirError(f"output_dir = {path} cannot be used ({error.strerror}). Use another --output_dir.") from error
+            raise RunDirError(
+                f"output_dir = {path} cannot be used ({error.strerror}). Use another --output_dir."
+            ) from error
         return cls(path)
 
     def require_space(self, needed: int) -> None:
@@ -104,7 +106,7 @@ class RunDir:
             beside.replace(file)
 
     @contextlib.contextmanager
-    def whole(self, name: str = ".") -> Iterator[Path]:
+    def whole(self, name: str = ".") -> Generator[Path]:
         """A directory to write files into, which move to `name` below the run when all are written, or not at all."""
         target = self.path / name
         with _one_sentence(target):
@@ -122,7 +124,7 @@ class RunDir:
 
 
 @contextlib.contextmanager
-def _one_sentence(file: Path) -> Iterator[None]:
+def _one_sentence(file: Path) -> Generator[None]:
     """Turn what the disk says into one sentence; anything that is not about the disk passes through."""
     try:
         yield
@@ -130,7 +132,9 @@ def _one_sentence(file: Path) -> Iterator[None]:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise RunDirError(f"no space left to write {file}. Make room, or use an --output_dir elsewhere.") from error
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR):
-            raise RunDirError(f"cannot write {file} ({error.strerror}). Use an --output_dir that you may write.") from error
+            raise RunDirError(
+                f"cannot write {file} ({error.strerror}). Use an --output_dir that you may write."
+            ) from error
         raise
     except Exception as error:
         if f"os error {errno.ENOSPC}" in str(error):  # safetensors writes from Rust and raises its own type

@@ -238,6 +238,11 @@ def test_saying_that_what_is_off_is_off_is_no_mistake(flags: dict[str, Any], loa
             "Set --kl_coef 0.05, or --kl_controller fixed.",
         ),
         (
+            {"kl_controller": "adaptive", "kl_horizon": 10},
+            "kl_horizon = 10 is too short for batch_size = 64: one update could turn kl_coef negative. Use more than "
+            "12; 10000 is usual.",
+        ),
+        (
             {"device": "mps", "dtype": "float64"},
             "dtype = float64 does not exist on device = mps. Set --device cpu, or --dtype float32.",
         ),

@@ -15,7 +15,7 @@ from tests.tiny import tiny_causal_lm
 
 
 def keeps_the_contract(sampler: Sampler, policy, prompts: Prompts) -> None:
-    """Shapes, masks from the first token on without holes, zeros behind, reasons and texts a row, versions, no change."""
+    """Shapes, masks without holes, zeros behind them, reasons and texts, versions, nothing changed."""
     before = prompts.ids.clone()
     generation = sampler.generate(prompts)
     B, T = generation.responses.shape
@@ -42,7 +42,5 @@ def test_samplers(tmp_path: Path, kind: str) -> None:
     rows = [{"prompt": text} for text in ("The film was", "I", "What do you say")]
     prompts = encode_prompts(rows, tokenizer, max_prompt_length=None, room=None, source="x").batch(range(3), 1)
     settings = SamplingSettings(max_tokens=7, stop_token_ids=frozenset(range(20, 60)))
-    sampler = (
-        FakeSampler([5, 6]) if kind == "fake" else InProcessSampler(policy, tokenizer, settings, seed=0)
-    )
+    sampler = FakeSampler([5, 6]) if kind == "fake" else InProcessSampler(policy, tokenizer, settings, seed=0)
     keeps_the_contract(sampler, policy, prompts)

@@ -119,7 +119,12 @@ def test_what_nobody_foresaw_keeps_its_traceback(files, monkeypatch: pytest.Monk
 
 @pytest.mark.parametrize(
     ("command", "needle"),
-    [(["chat", "no/such"], "no/such"), (["chat"], "MODEL"), (["ppp"], "Did you mean ppo"), (["recipes", "show", "x"], "x")],
+    [
+        (["chat", "no/such"], "no/such"),
+        (["chat"], "MODEL"),
+        (["ppp"], "Did you mean ppo"),
+        (["recipes", "show", "x"], "x"),
+    ],
 )
 def test_other_commands(command: list[str], needle: str, clearppo) -> None:
     code, _, err = clearppo(command[0], None, *command[1:])

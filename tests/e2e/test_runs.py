@@ -19,9 +19,11 @@ LAYOUTS = [
     {"recipe": "article", "dtype": "float64"},
     {"dtype": "bfloat16"},
     {"bf16": "true", "critic": "separate"},
-    {"kl_estimator": "full", "top_k": "20", "top_p": "0.9", "generation_batch_size": "3", "gradient_checkpointing": "true"},
+    {"kl_estimator": "full", "top_k": "20", "top_p": "0.9", "generation_batch_size": "3",
+     "gradient_checkpointing": "true"},
     {"kl_controller": "adaptive", "kl_target": "1", "missing_eos_penalty": "1", "whiten_rewards": "true"},
-    {"num_mini_batches": "2", "early_stop_kl": "0.05", "entropy_coef": "0.01", "cliprange_high": "0.3", "dual_clip": "3"},
+    {"num_mini_batches": "2", "early_stop_kl": "0.05", "entropy_coef": "0.01", "cliprange_high": "0.3",
+     "dual_clip": "3"},
 ]  # fmt: skip
 
 
@@ -42,7 +44,9 @@ def test_a_run_leaves_what_others_can_load(files, clearppo, layout) -> None:
     assert "iteration 3/3" in out
     model, tokenizer = AutoModelForCausalLM.from_pretrained(run), AutoTokenizer.from_pretrained(run)
     start = AutoModelForCausalLM.from_pretrained(files["model_name_or_path"], dtype=model.dtype)
-    moved = max(float((a - b).detach().abs().max()) for a, b in zip(model.parameters(), start.parameters(), strict=True))
+    moved = max(
+        float((a - b).detach().abs().max()) for a, b in zip(model.parameters(), start.parameters(), strict=True)
+    )
     assert moved > 1e-4
     text = model.generate(**tokenizer("The film", return_tensors="pt"), max_new_tokens=3, do_sample=False)
     assert text.shape[1] > 2
@@ -81,7 +85,9 @@ def test_several_rewards_and_a_reward_model_with_its_critic(files, clearppo, rew
     parts = [name for name in row if name.startswith("rewards/") and name.endswith("/mean")]
     assert len(parts) == 2
     weights = [0.5 if "score" in name else 2.0 for name in parts]
-    assert row["objective/scores"] == pytest.approx(sum(w * row[n] for w, n in zip(weights, parts, strict=True)), rel=1e-4)
+    assert row["objective/scores"] == pytest.approx(
+        sum(w * row[n] for w, n in zip(weights, parts, strict=True)), rel=1e-4
+    )
 
 
 def test_in_python_with_a_function_of_ones_own(files) -> None:
@@ -107,7 +113,9 @@ def test_conversations_reach_the_reward_function_as_messages(files, tmp_path: Pa
         seen.extend(completions)
         return [1.0] * len(prompts)
 
-    library.ppo(**{**files, "dataset_name": str(tmp_path / "chat.jsonl"), "reward_funcs": [reward], "total_episodes": 8})
+    library.ppo(
+        **{**files, "dataset_name": str(tmp_path / "chat.jsonl"), "reward_funcs": [reward], "total_episodes": 8}
+    )
     assert all(message["role"] == "assistant" for completion in seen for message in completion)
 
 

@@ -242,7 +242,8 @@ def readme_commands() -> list[str]:
     readme = REPO / "README.md"
     if not readme.exists():
         pytest.skip("README.md is not there yet")
-    blocks = re.findall(r"^```(?:bash|sh|shell|console)\n(.*?)^```", readme.read_text(encoding="utf-8"), re.M | re.S)
+    text = readme.read_text(encoding="utf-8")
+    blocks = re.findall(r"^```(?:bash|sh|shell|console)\b[^\n]*\n(.*?)^```", text, re.M | re.S)
     return [line.removeprefix("$ ").strip() for block in blocks for line in block.splitlines()]
 
 

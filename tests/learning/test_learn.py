@@ -173,9 +173,7 @@ def test_credit_whitens_advantages_and_leaves_returns() -> None:
     data = experience()
     mask = data.rollout.mask
     rewards = torch.randn(mask.shape, dtype=torch.float64).masked_fill(~mask, 0)
-    feedback = Feedback(
-        scores=torch.zeros(6), parts={}, ref_log_probs=rewards, kl=rewards, rewards=rewards
-    )
+    feedback = Feedback(scores=torch.zeros(6), parts={}, ref_log_probs=rewards, kl=rewards, rewards=rewards)
     plain = credit(data.rollout, feedback, gamma=0.9, lam=0.8)
     white = credit(data.rollout, feedback, gamma=0.9, lam=0.8, whiten_advantages=True)
     assert torch.equal(plain.returns, white.returns)
@@ -201,7 +199,11 @@ def test_learning_rates(schedule: str, warmup: float, expected: list[float]) -> 
 def test_groups_keep_their_own_peak_and_decay_matrices_only() -> None:
     actor, critic = torch.nn.Linear(3, 3), torch.nn.Linear(3, 1, bias=False)
     optimiser = adamw(
-        list(actor.parameters()), list(critic.parameters()), learning_rate=1.0, critic_learning_rate=2.0, weight_decay=0.1
+        list(actor.parameters()),
+        list(critic.parameters()),
+        learning_rate=1.0,
+        critic_learning_rate=2.0,
+        weight_decay=0.1,
     )
     assert set_rate(optimiser, 0.5) == 0.5
     assert [(group["lr"], group["weight_decay"]) for group in optimiser.param_groups] == [

@@ -93,7 +93,8 @@ def test_a_model_that_caps_its_logits_is_read_with_its_cap() -> None:
     torch.manual_seed(0)
     config = Gemma2Config(
         vocab_size=64, hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2,
-        num_key_value_heads=1, head_dim=8, final_logit_softcapping=0.05, initializer_range=0.5, attn_implementation="eager",
+        num_key_value_heads=1, head_dim=8, final_logit_softcapping=0.05, initializer_range=0.5,
+        attn_implementation="eager",
     )  # fmt: skip
     model = Gemma2ForCausalLM(config).eval()
     ids = torch.arange(6)[None]

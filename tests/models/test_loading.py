@@ -53,7 +53,7 @@ def test_a_built_in_name_without_wheel_or_hub_says_how_to_get_it(
 
 
 def test_a_reward_model_is_no_policy(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="is a reward model .*--reward_model_path"):
+    with pytest.raises(ModelError, match=r"is a reward model .*--reward_model_path"):
         load_causal_lm(tiny_reward_model(tmp_path))
 
 
@@ -67,7 +67,7 @@ def test_damaged_weights_are_one_sentence(tmp_path: Path) -> None:
 def test_a_damaged_config_is_one_sentence(tmp_path: Path) -> None:
     path = tiny_causal_lm(tmp_path)
     (tmp_path / "config.json").write_text("{")
-    with pytest.raises(ModelError, match=r"config.json cannot be read"):
+    with pytest.raises(ModelError, match=r"config\.json cannot be read"):
         load_causal_lm(path)
 
 

@@ -108,9 +108,9 @@ def test_stop_strings_end_an_answer_across_tokens(tmp_path: Path) -> None:
     free = sampler_of(policy, tokenizer, max_tokens=12, stop_token_ids=frozenset()).generate(prompts)
     text = free.completions[0]
     wanted = text[4:7]
-    stopped = sampler_of(
-        policy, tokenizer, max_tokens=12, stop_token_ids=frozenset(), stop_strings=(wanted,)
-    ).generate(prompts)
+    stopped = sampler_of(policy, tokenizer, max_tokens=12, stop_token_ids=frozenset(), stop_strings=(wanted,)).generate(
+        prompts
+    )
     assert stopped.finish_reasons[0] == "stop"
     assert wanted in stopped.completions[0]
     n = int(stopped.mask[0].sum())

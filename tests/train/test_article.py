@@ -1,6 +1,7 @@
 """The recipe `article`, through the phases that a run goes through, equals equations (1) to (9) of golden case G05."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -75,10 +76,7 @@ def test_equations_1_to_9(config: PPOConfig) -> None:
     )
     loss = ppo_loss(analysis, experience, ppo_objective(config), torch.tensor(6))
     assert float(loss) == pytest.approx(EXPECTED["eq9_total"], abs=1e-12)
-    only_actor = ppo_loss(
-        analysis, experience, ppo_objective(config.model_copy(update={"ppo": config.ppo.model_copy(update={"vf_coef": 0.0})})),
-        torch.tensor(6),
-    )  # fmt: skip
+    only_actor = ppo_loss(analysis, experience, replace(ppo_objective(config), vf_coef=0.0), torch.tensor(6))
     assert float(only_actor) == pytest.approx(EXPECTED["eq6_eq7_actor_loss_ratio"], abs=1e-12)
     assert (float(loss) - float(only_actor)) / 0.1 == pytest.approx(EXPECTED["eq8_critic_loss"], abs=1e-11)
 

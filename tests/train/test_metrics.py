@@ -33,7 +33,8 @@ def measured() -> Measured:
     object.__setattr__(rollout, "old_values", cells(0.5, 0.0, 1.0))
     names = {
         "loss/policy_avg": 3.0, "loss/value_avg": 6.0, "policy/entropy_avg": 9.0, "policy/approxkl_avg": 0.3,
-        "val/ratio": 3.3, "val/ratio_squared": 3.9, "val/error": 1.5, "policy/clipfrac_avg": 1.0, "val/clipfrac_avg": 2.0,
+        "val/ratio": 3.3, "val/ratio_squared": 3.9, "val/error": 1.5, "policy/clipfrac_avg": 1.0,
+        "val/clipfrac_avg": 2.0,
     }  # fmt: skip
     stats = Stats(
         sums={**names, "policy/grad_norm": 8.0}, counts={**dict.fromkeys(names, 3.0), "policy/grad_norm": 4.0}
@@ -60,12 +61,14 @@ def test_hand_values() -> None:
     row = measure(measured())
     expected = {
         "objective/scores": 1.5, "reward_std": 0.5, "objective/kl": 0.3, "objective/entropy": 3.0,
-        "objective/non_score_reward": -0.15, "objective/rlhf_reward": 1.35, "loss/policy_avg": 1.0, "loss/value_avg": 2.0,
+        "objective/non_score_reward": -0.15, "objective/rlhf_reward": 1.35, "loss/policy_avg": 1.0,
+        "loss/value_avg": 2.0,
         "policy/entropy_avg": 3.0, "policy/approxkl_avg": 0.1, "policy/clipfrac_avg": 1 / 3, "val/clipfrac_avg": 2 / 3,
         "val/ratio": 1.1, "val/ratio_var": 1.3 - 1.21, "val/error": 0.5, "val/mean": 0.5, "returns/mean": 2.0,
         "returns/var": 2.0, "critic/vf_explained_var": 1 - ((0.25 + 1 + 9) / 3) / 2.0, "completions/mean_length": 1.5,
         "completions/clipped_ratio": 0.5, "val/num_eos_tokens": 1.0, "sampling/log_prob_difference": 0.2 / 3,
-        "policy/grad_norm": 2.0, "rewards/f/mean": 1.5, "rewards/f/std": 0.5, "rewards/g/mean": 4.0, "rewards/g/std": 0.0,
+        "policy/grad_norm": 2.0, "rewards/f/mean": 1.5, "rewards/f/std": 0.5, "rewards/g/mean": 4.0,
+        "rewards/g/std": 0.0,
         "lr": 1e-5, "episode": 10, "eps": 0.5, "tokens_per_second": 0.75, "time/sampling": 1.0, "time/learning": 3.0,
         "objective/kl_coef": 0.5, "policy/early_stop": 0.0,
     }  # fmt: skip

@@ -57,9 +57,14 @@ def test_whole_directories_come_whole_or_not_at_all(tmp_path: Path) -> None:
     run = RunDir.create(tmp_path)
     (tmp_path / "value_model").mkdir()
     (tmp_path / "value_model" / "old").write_text("old")
-    with pytest.raises(ZeroDivisionError), run.whole() as directory:
-        (directory / "model.safetensors").write_text("half")
-        raise ZeroDivisionError
+
+    def half() -> None:
+        with run.whole() as directory:
+            (directory / "model.safetensors").write_text("half")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        half()
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["value_model"]
     with run.whole() as directory:
         (directory / "model.safetensors").write_text("whole")

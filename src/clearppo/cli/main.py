@@ -28,7 +28,8 @@ class FrontDoor(LazyGroup):
     """The outermost group: whatever goes wrong in a way we understand leaves it as one sentence and an exit code."""
 
     def main(self, args: Sequence[str] | None = None, *more: Any, standalone_mode: bool = True, **extra: Any) -> Any:
-        """Run and exit: 0 for success, 2 for the user's mistake (a sentence on stderr), 130 for Ctrl-C.
+        """Run and exit: 0 for success, 2 for the user's mistake and 3 for training gone wrong (a
+        sentence on stderr), 130 for Ctrl-C.
 
         What is not a ClearPPOError is a bug of ours and keeps its traceback. `standalone_mode=False` raises and
         returns, as with any click command.

@@ -159,7 +159,9 @@ def show(result: dict[str, Any], answers: list[dict[str, Any]], directory: Path,
     if not console.is_terminal:
         console = Console(highlight=False, width=max(console.width, 110))
     table = Table(
-        title=f"{result['prompts']} held-out prompts, {N_ANSWERS} answers each", title_justify="left", title_style="bold"
+        title=f"{result['prompts']} held-out prompts, {N_ANSWERS} answers each",
+        title_justify="left",
+        title_style="bold",
     )
     for name in ("", "before", "after", "change"):
         table.add_column(name, justify="left" if not name else "right")
@@ -188,8 +190,8 @@ def show(result: dict[str, Any], answers: list[dict[str, Any]], directory: Path,
         )
     console.print(side)
     console.print(
-        f"\nFinished in {seconds / 60:.1f} minutes. In {escape(str(directory))}: the model (AutoModelForCausalLM loads it),"
-        " value_model/, metrics.jsonl, samples.jsonl, evaluation.json, config.yaml, README.md.\n"
+        f"\nFinished in {seconds / 60:.1f} minutes. In {escape(str(directory))}: the model (AutoModelForCausalLM loads "
+        "it), value_model/, metrics.jsonl, samples.jsonl, evaluation.json, config.yaml, README.md.\n"
         f"Talk to it:  clearppo chat {escape(str(directory))}\n"
         "Your own:    clearppo ppo --model_name_or_path MODEL --dataset_name prompts.jsonl --reward_funcs my.py:reward "
         "--output_dir runs/mine",

@@ -30,8 +30,8 @@ class KLConfig(Section):
     ] = Field(
         default="k1",
         description="How a token's KL is measured. k1: log-ratio, the article's. k2: half its square, never negative, "
-        "biased. k3: never negative, unbiased. full: over the whole vocabulary, exact, more memory. As a reward only k1 "
-        "has the KL's gradient (docs/math.md): keep it unless you compare.",
+        "biased. k3: never negative, unbiased. full: over the whole vocabulary, exact, more memory. As a reward only "
+        "k1 has the KL's gradient (docs/math.md): keep it unless you compare.",
     )
     kl_controller: Literal["fixed", "adaptive"] = Field(
         default="fixed",
@@ -206,7 +206,7 @@ class RunConfig(Section):
         default=42,
         ge=0,
         le=2**32 - 1,
-        description="Seed of all chance: order of prompts, sampling, new weights, dropout.",
+        description="Seed of all chance: order of prompts, sampling, new weights.",
     )
     sample_steps: int = Field(
         default=10, ge=0, description="Show a table of sample answers every so many iterations; 0 never does."

@@ -156,6 +156,12 @@ def _check_others(config: PPOConfig) -> None:
             "kl_controller = adaptive multiplies kl_coef, and kl_coef = 0 stays 0 whatever it is multiplied with. "
             "Set --kl_coef 0.05, or --kl_controller fixed.",
         )
+    if config.kl.kl_controller == "adaptive" and config.run.batch_size * 0.2 >= config.kl.kl_horizon:
+        raise OptionError(
+            "kl_horizon",
+            f"kl_horizon = {spelled(config.kl.kl_horizon)} is too short for batch_size = {config.run.batch_size}: one "
+            f"update could turn kl_coef negative. Use more than {config.run.batch_size // 5}; 10000 is usual.",
+        )
     if config.model.device == "mps" and config.model.dtype == "float64":
         raise OptionError(
             "dtype", "dtype = float64 does not exist on device = mps. Set --device cpu, or --dtype float32."

@@ -78,7 +78,7 @@ def actor_clipped(
     _check_clip(clip, clip_high, None)
     advantage = kept(advantages, mask)
     ratio = _ratio(old_log_probs, log_probs, mask)
-    return (-advantage * _clipped_ratio(ratio, clip, clip_high) > -advantage * ratio) & mask
+    return -advantage * _clipped_ratio(ratio, clip, clip_high) > -advantage * ratio  # 0 > 0 outside the mask
 
 
 def probability_loss(
@@ -133,7 +133,8 @@ def critic_clipped(
     Raises ValueError if `clip` is not positive.
     """
     target, value = kept(returns, mask), kept(values, mask)
-    return ((_near(old_values, value, mask, clip) - target).square() > (value - target).square()) & mask
+    near = _near(old_values, value, mask, clip)
+    return (near - target).square() > (value - target).square()  # 0 > 0 outside the mask
 
 
 def preference_loss(

@@ -78,13 +78,16 @@ def _passes(
         seen = Stats.empty()
         for micro in _micro_batches(mini_batch, passes.micro_batch_size):
             analysis = policy.analyze(
-                micro.rollout.prompts, micro.rollout.responses, micro.rollout.mask, temperature=micro.rollout.temperature
+                micro.rollout.prompts,
+                micro.rollout.responses,
+                micro.rollout.mask,
+                temperature=micro.rollout.temperature,
             )
             engine.backward(ppo_loss(analysis, micro, objective, count))
             seen += _measure(analysis, micro, objective)
-        if passes.early_stop_kl is not None and (approx_kl := seen.mean("policy/approxkl_avg")) > passes.early_stop_kl:
+        if passes.early_stop_kl is not None and seen.mean("policy/approxkl_avg") > passes.early_stop_kl:
             optimiser.zero_grad(set_to_none=True)
-            return stats + Stats(sums={"early_stop": 1.0, "stopped_at_kl": approx_kl}, counts={"early_stop": 1.0})
+            return stats + seen + Stats(sums={"early_stop": 1.0}, counts={"early_stop": 1.0})
         norm = engine.step(optimiser, parameters, passes.max_grad_norm)
         if not math.isfinite(norm):
             raise TrainingError(
@@ -128,8 +131,14 @@ def _measure(analysis: Analysis, micro: Experience, objective: Objective) -> Sta
     old = rollout.old_log_probs
     cells = {
         "loss/policy_avg": actor_loss(
-            micro.advantages, old, analysis.log_probs, mask, count=1,
-            clip=objective.clip, clip_high=objective.clip_high, dual_clip=objective.dual_clip,
+            micro.advantages,
+            old,
+            analysis.log_probs,
+            mask,
+            count=1,
+            clip=objective.clip,
+            clip_high=objective.clip_high,
+            dual_clip=objective.dual_clip,
         ),
         "loss/value_avg": critic_loss(
             micro.returns, rollout.old_values, analysis.values, mask, count=1, clip=objective.clip_value
@@ -146,9 +155,7 @@ def _measure(analysis: Analysis, micro: Experience, objective: Objective) -> Sta
         )
         cells["policy/clipfrac_avg"] = clipped.sum()
     if objective.clip_value is not None:
-        clipped = critic_clipped(
-            micro.returns, rollout.old_values, analysis.values, mask, clip=objective.clip_value
-        )
+        clipped = critic_clipped(micro.returns, rollout.old_values, analysis.values, mask, clip=objective.clip_value)
         cells["val/clipfrac_avg"] = clipped.sum()
     return Stats(sums={name: float(cell) for name, cell in cells.items()}, counts=dict.fromkeys(cells, tokens))
 

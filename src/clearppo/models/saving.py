@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
-from transformers import AutoModelForSequenceClassification, PreTrainedTokenizerBase
+from transformers import AutoModelForSequenceClassification
 
 from clearppo.models.actor import Actor, SeparateCritic, SharedCritic, plain_weights
 from clearppo.models.loading import quiet_transformers
@@ -17,8 +17,8 @@ from clearppo.models.policy import Policy
 logger = logging.getLogger(__name__)
 
 
-def save_actor(actor: Actor, tokenizer: PreTrainedTokenizerBase, directory: Path) -> None:
-    """An ordinary Hugging Face directory (adapters merged): AutoModelForCausalLM.from_pretrained(directory) loads it."""
+def save_actor(actor: Actor, tokenizer: Any, directory: Path) -> None:
+    """An ordinary Hugging Face directory, adapters merged, that AutoModelForCausalLM.from_pretrained loads."""
     with quiet_transformers():
         actor.causal_lm.save_pretrained(directory, state_dict=contiguous(dict(plain_weights(actor.causal_lm))))
         tokenizer.save_pretrained(directory)
@@ -30,7 +30,7 @@ def save_adapter(actor: Actor, directory: Path) -> None:
         actor.model.save_pretrained(directory)
 
 
-def save_critic(policy: Policy, tokenizer: PreTrainedTokenizerBase, directory: Path) -> None:
+def save_critic(policy: Policy, tokenizer: Any, directory: Path) -> None:
     """The critic as AutoModelForSequenceClassification with one label; its score at a token is the value after it.
 
     A shared critic is saved with the actor's backbone. A family that has no such class in transformers gets its
@@ -41,9 +41,7 @@ def save_critic(policy: Policy, tokenizer: PreTrainedTokenizerBase, directory: P
         config = critic.classifier.config
         config.pad_token_id = _padding(config, tokenizer)
         with quiet_transformers():
-            critic.classifier.save_pretrained(
-                directory, state_dict=contiguous(dict(plain_weights(critic.classifier)))
-            )
+            critic.classifier.save_pretrained(directory, state_dict=contiguous(dict(plain_weights(critic.classifier))))
             tokenizer.save_pretrained(directory)
         return
     try:
@@ -58,7 +56,7 @@ def save_critic(policy: Policy, tokenizer: PreTrainedTokenizerBase, directory: P
         tokenizer.save_pretrained(directory)
 
 
-def _classifier(actor: Actor, critic: SharedCritic, tokenizer: PreTrainedTokenizerBase) -> Any:
+def _classifier(actor: Actor, critic: SharedCritic, tokenizer: Any) -> Any:
     """A sequence classifier with the actor's backbone and the critic's layer. ValueError if transformers has none."""
     config = deepcopy(actor.causal_lm.config)
     config.num_labels = 1
@@ -73,7 +71,7 @@ def _classifier(actor: Actor, critic: SharedCritic, tokenizer: PreTrainedTokeniz
     return classifier
 
 
-def _padding(config: Any, tokenizer: PreTrainedTokenizerBase) -> int:
+def _padding(config: Any, tokenizer: Any) -> int:
     for candidate in (tokenizer.pad_token_id, config.pad_token_id, tokenizer.eos_token_id):
         if isinstance(candidate, int):
             return candidate

@@ -16,6 +16,8 @@ class SlotLayer(DynamicLayer):
         super().__init__()
         self.max_length = max_length
         self.length = 0
+        self.keys: Tensor
+        self.values: Tensor
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         rows, heads, _, width = key_states.shape
@@ -64,9 +66,9 @@ class ShrinkingCache:
         )
 
     def keep(self, rows: list[int], count: int) -> list[int]:
-        """Keep `rows` of the `count` rows there are. Returns, for each slot that is left, the row that now lies there."""
+        """Keep `rows` of the `count` rows there are. Returns, for each slot that is left, the row that lies there."""
         if not self._slotted:
-            self.cache.reorder_cache(torch.tensor(rows))
+            self.cache.reorder_cache(torch.LongTensor(rows))
             return rows
         kept = set(rows)
         slots = list(range(len(rows)))

@@ -11,7 +11,12 @@ PREFILTER = 1024
 
 
 def draw(
-    logits: Float[Tensor, "B V"], uniform: Float[Tensor, " B"], *, temperature: float, top_k: int = 0, top_p: float = 1.0
+    logits: Float[Tensor, "B V"],
+    uniform: Float[Tensor, " B"],
+    *,
+    temperature: float,
+    top_k: int = 0,
+    top_p: float = 1.0,
 ) -> tuple[Int[Tensor, " B"], Float[Tensor, " B"], Float[Tensor, " B"]]:
     """Tokens, their log-prob under the distribution drawn from, and their log-prob over the whole vocabulary (nats).
 

@@ -32,16 +32,14 @@ class _Columns:
 class InProcessSampler:
     """Samples with the policy's weights themselves (float32, or pure bfloat16), or with a bfloat16 copy of them.
 
-    A copy is kept when the policy computes in bf16 autocast: a decode step then reads half the memory and casts nothing.
+    A copy is kept when the policy computes in bf16 autocast: a decode step then reads half as much and casts nothing.
     With the weights themselves in float32 or more, generations are exact: their log-probs and, with a shared critic,
     values equal those of one full forward pass to rounding (ExactGeneration).
 
     A row's random numbers depend on the seed, the call and the row's place, not on when other rows end.
     """
 
-    def __init__(
-        self, policy: Policy, tokenizer: TextDecoder, settings: SamplingSettings, *, seed: int
-    ) -> None:
+    def __init__(self, policy: Policy, tokenizer: TextDecoder, settings: SamplingSettings, *, seed: int) -> None:
         self.settings = settings
         self.tokenizer = tokenizer
         self.version = 0

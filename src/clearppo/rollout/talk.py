@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import torch
-from transformers import PreTrainedTokenizerBase
 
 from clearppo.batch import Prompts
 from clearppo.data import encode_prompts
@@ -26,7 +25,7 @@ class Talker:
     """A sampler with the tokenizer and the room that its model has for a prompt."""
 
     sampler: Speaker
-    tokenizer: PreTrainedTokenizerBase
+    tokenizer: Any
     room: int | None
 
     @property

@@ -11,7 +11,12 @@ CITATION = """\
 
 
 def model_card(
-    *, base_model: str, objective: str, facts: Sequence[tuple[str, str]], history: Sequence[Mapping[str, float]], ended: str
+    *,
+    base_model: str,
+    objective: str,
+    facts: Sequence[tuple[str, str]],
+    history: Sequence[Mapping[str, float]],
+    ended: str,
 ) -> str:
     """A README.md with the front matter that the hub reads, the objective, the run's first and last numbers."""
     rows = "\n".join(

@@ -6,6 +6,7 @@ dashboards of this ecosystem know.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 
@@ -45,7 +46,7 @@ class Metric:
 
 
 REGISTRY: dict[str, Metric] = {}
-MetricFunction = Callable[[Measured], float | None]
+MetricFunction = TypeVar("MetricFunction", bound=Callable[[Measured], float | None])
 
 
 def metric(name: str, unit: str) -> Callable[[MetricFunction], MetricFunction]:

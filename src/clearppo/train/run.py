@@ -2,9 +2,9 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from transformers import PreTrainedTokenizerBase
 
 from clearppo.batch import Prompts
 from clearppo.config import PPOConfig, dump_config
@@ -42,7 +42,7 @@ class PPORun:
     objective: Objective
     passes: Passes
     prompts: PromptSet
-    tokenizer: PreTrainedTokenizerBase
+    tokenizer: Any
     pad_id: int
     run_dir: RunDir
     listener: Listener
@@ -83,7 +83,7 @@ class PPORun:
         return self.track.history
 
     def save(self, name: str, ended: str) -> None:
-        """The policy, its critic and the model card below output_dir, whole or not at all."""
+        """The policy, its critic and the model card below output_dir; each file appears whole."""
         model = self.config.model
         with self.run_dir.whole(name) as directory:
             save_actor(self.policy.actor, self.tokenizer, directory)
@@ -119,7 +119,9 @@ class PPORun:
         )
         place = self.run_dir.path / "interrupted"
         self.listener.note(
-            f"the policy after {self.track.iterations} iterations is in {place}" if said is None else f"not saved: {said}"
+            f"the policy after {self.track.iterations} iterations is in {place}"
+            if said is None
+            else f"not saved: {said}"
         )
 
     @staticmethod

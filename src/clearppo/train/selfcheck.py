@@ -46,13 +46,13 @@ def self_check(policy: Policy, reference: Reference, sampler: Sampler, prompts: 
     kl = float((reference.log_probs(rollout) - rollout.old_log_probs).abs().sum()) / tokens
     if not ratio <= tolerance:
         raise TrainingError(
-            f"self-check failed: before the first step the ratio must be 1, but log-probs read again differ by {ratio:.3g} "
-            f"nats a token (at most {tolerance:g}). The model is not deterministic here, or sampling and learning do not "
-            "compute the same. Try --bf16 false, or --attn_implementation eager."
+            f"self-check failed: before the first step the ratio must be 1, but log-probs read again differ by "
+            f"{ratio:.3g} nats a token (at most {tolerance:g}). The model is not deterministic here, or sampling and "
+            "learning do not compute the same. Try --bf16 false, or --attn_implementation eager."
         )
     if not kl <= tolerance:
         raise TrainingError(
-            f"self-check failed: before the first step the KL to the reference must be 0, but log-probs differ by {kl:.3g} "
-            f"nats a token (at most {tolerance:g}). The reference is not the model that training starts from."
+            f"self-check failed: before the first step the KL to the reference must be 0, but log-probs differ by "
+            f"{kl:.3g} nats a token (at most {tolerance:g}). The reference is not the model that training starts from."
         )
     return SelfCheck(ratio=ratio, kl=kl, tolerance=tolerance)

@@ -15,7 +15,9 @@ SHOWN_ROWS = 4
 class Track:
     """Called once an iteration. Writes one line of metrics, and now and then some answers."""
 
-    def __init__(self, run_dir: RunDir | None, listener: Listener, *, sample_steps: int = 0, logging_steps: int = 1) -> None:
+    def __init__(
+        self, run_dir: RunDir | None, listener: Listener, *, sample_steps: int = 0, logging_steps: int = 1
+    ) -> None:
         self.run_dir = run_dir
         self.listener = listener
         self.stopwatch = Stopwatch(listener)
@@ -74,9 +76,7 @@ class Track:
         if self.run_dir is not None:
             self.run_dir.append("samples.jsonl", rows)
         shown = [
-            SampleRow(
-                prompt=prompt_text(row["prompt"]), completion=row["completion"], score=row["score"], kl=row["kl"]
-            )
+            SampleRow(prompt=prompt_text(row["prompt"]), completion=row["completion"], score=row["score"], kl=row["kl"])
             for row in rows[:SHOWN_ROWS]
         ]
         self.listener.samples(step, shown)
