@@ -54,37 +54,10 @@ def learn(
     not taken). With `early_stop_kl`, the update ends before the first step whose mini-batch has a larger mean k2 of
     (old -> new) log-prob ratios, in nats a token.
     """
-    policy.train()  # transformers checkpoints gradients in train mode only; every dropout is 0
-    try:
-        return _passes(policy, experience, engine, optimiser, objective, passes, generator)
-    finally:
-        policy.eval()
-
-
-def _passes(
-    policy: Policy,
-    experience: Experience,
-    engine: Engine,
-    optimiser: torch.optim.Optimizer,
-    objective: Objective,
-    passes: Passes,
-    generator: torch.Generator,
-) -> Stats:
     stats = Stats.empty()
     parameters = [parameter for _, parameter in policy.trainable()]
     for epoch, rows in _mini_batches(len(experience), passes, generator):
-        mini_batch = experience.select(rows)
-        count = engine.sum(mini_batch.rollout.mask.sum())
-        seen = Stats.empty()
-        for micro in _micro_batches(mini_batch, passes.micro_batch_size):
-            analysis = policy.analyze(
-                micro.rollout.prompts,
-                micro.rollout.responses,
-                micro.rollout.mask,
-                temperature=micro.rollout.temperature,
-            )
-            engine.backward(ppo_loss(analysis, micro, objective, count))
-            seen += _measure(analysis, micro, objective)
+        seen = _accumulate(policy, experience.select(rows), engine, objective, passes.micro_batch_size)
         if passes.early_stop_kl is not None and seen.mean("policy/approxkl_avg") > passes.early_stop_kl:
             optimiser.zero_grad(set_to_none=True)
             return stats + seen + Stats(sums={"early_stop": 1.0}, counts={"early_stop": 1.0})
@@ -94,9 +67,25 @@ def _passes(
                 f"the gradient is not finite in epoch {epoch + 1} of this update (norm {norm}). The weights are those "
                 "before it. Use a smaller --learning_rate, or --dtype float32 --bf16 false."
             )
-        seen += Stats(sums={"policy/grad_norm": norm}, counts={"policy/grad_norm": 1.0})
-        stats += seen
+        stats += seen + Stats(sums={"policy/grad_norm": norm}, counts={"policy/grad_norm": 1.0})
     return stats
+
+
+def _accumulate(
+    policy: Policy, mini_batch: Experience, engine: Engine, objective: Objective, micro_batch_size: int
+) -> Stats:
+    """Gradients of one mini-batch, micro-batch by micro-batch over its global token count, and what was measured."""
+    seen, count = Stats.empty(), engine.sum(mini_batch.rollout.mask.sum())
+    policy.train()  # transformers checkpoints activations in train mode only; every dropout is 0
+    try:
+        for micro in _micro_batches(mini_batch, micro_batch_size):
+            rollout = micro.rollout
+            analysis = policy.analyze(rollout.prompts, rollout.responses, rollout.mask, temperature=rollout.temperature)
+            engine.backward(ppo_loss(analysis, micro, objective, count))
+            seen += _measure(analysis, micro, objective)
+    finally:
+        policy.eval()
+    return seen
 
 
 def ppo_loss(analysis: Analysis, micro: Experience, objective: Objective, count: Tensor) -> Tensor:
