@@ -90,7 +90,7 @@ class LiveConsole:
         self.progress.reset(self.task, total=n_iterations)
 
     def phase(self, name: str) -> None:
-        self.progress.update(self.task, phase=PHASES.get(name, name))
+        self.progress.update(self.task, phase=PHASES.get(name, name), refresh=True)
 
     def iteration(self, step: int, metrics: Mapping[str, float]) -> None:
         self.progress.update(self.task, completed=step, numbers=headline(metrics))
