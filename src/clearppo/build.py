@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -51,12 +52,27 @@ def build_ppo(config: PPOConfig, *, listener: Listener | None = None) -> PPORun:
     torch.manual_seed(config.run.seed)
     functions = [reward_function(source) for source in config.reward.reward_funcs]
     rows = load_rows(config.data.dataset_name, config=config.data.dataset_config, split=config.data.dataset_train_split)
+    _keep_inputs(config)
     run_dir = RunDir.create(config.run.output_dir, overwrite=config.run.overwrite_output_dir)
+    try:
+        return _wired(config, LocalEngine(device), functions, rows, run_dir, listener)
+    except BaseException:
+        run_dir.discard()
+        raise
+
+
+def _wired(
+    config: PPOConfig,
+    engine: LocalEngine,
+    functions: Sequence[Scorer],
+    rows: list[dict[str, Any]],
+    run_dir: RunDir,
+    listener: Listener,
+) -> PPORun:
     listener.phase("loading")
-    engine = LocalEngine(device)
     policy, tokenizer, stop_ids, prompts = _policy_and_prompts(config, engine, rows, listener.note)
     run_dir.require_space(_bytes_of_result(policy))
-    summary = summarise(config, policy, prompts, device)
+    summary = summarise(config, policy, prompts, engine.device)
     optimiser = _optimiser(config, policy)
     pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     return PPORun(
@@ -64,7 +80,7 @@ def build_ppo(config: PPOConfig, *, listener: Listener | None = None) -> PPORun:
         policy=policy,
         reference=make_reference(policy, micro_batch_size=config.run.micro_batch_size),
         sampler=InProcessSampler(policy, tokenizer, _sampling(config, stop_ids), seed=config.run.seed),
-        scorer=_scorer(config, functions, device),
+        scorer=_scorer(config, functions, engine.device),
         engine=engine,
         optimiser=optimiser,
         kl=_kl_controller(config),
@@ -79,6 +95,26 @@ def build_ppo(config: PPOConfig, *, listener: Listener | None = None) -> PPORun:
         summary=summary,
         track=Track(run_dir, listener, sample_steps=config.run.sample_steps, logging_steps=config.run.logging_steps),
     )
+
+
+def _keep_inputs(config: PPOConfig) -> None:
+    """Raises ConfigError if overwriting output_dir would delete what this run reads."""
+    if not config.run.overwrite_output_dir:
+        return
+    target = Path(config.run.output_dir).expanduser().resolve()
+    inputs = {
+        "model_name_or_path": config.model.model_name_or_path,
+        "value_model_path": config.model.value_model_path,
+        "reward_model_path": config.reward.reward_model_path,
+        "dataset_name": config.data.dataset_name,
+    }
+    for option, value in inputs.items():
+        place = Path(value).expanduser().resolve() if value else None
+        if place is not None and place.exists() and place.is_relative_to(target):
+            raise ConfigError(
+                f"{option} = {value} lies in output_dir = {config.run.output_dir}, whose files "
+                "--overwrite_output_dir would delete. Use another --output_dir."
+            )
 
 
 def _policy_and_prompts(

@@ -39,31 +39,32 @@ MODEL_FILES = (
 class RunDir:
     """One run's directory. Every write either happens whole or raises RunDirError in one sentence."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, made: bool = False, stale: bool = False) -> None:
         self.path = path
+        self._made = made
+        self._stale = stale
 
     @classmethod
     def create(cls, output_dir: str | Path, *, overwrite: bool = False) -> "RunDir":
         """Make the directory, or take an empty or unrelated one. Raises RunDirError if it holds a run or a model.
 
-        With `overwrite`, the files of an earlier ClearPPO run are deleted first, and nothing else.
+        With `overwrite`, `begin` will delete the files of an earlier ClearPPO run, and nothing else.
         """
         path = Path(output_dir).expanduser()
         if path.exists() and not path.is_dir():
             raise RunDirError(f"output_dir = {path} is a file. Give a directory.")
         try:
             run = _holds_run(path)
-            if run and overwrite:
-                _delete_run(path)
-            elif run:
+            if run and not overwrite:
                 raise RunDirError(
                     f"output_dir = {path} already holds a run ({run}). Use another --output_dir, or "
                     "--overwrite_output_dir true to delete that run's files."
                 )
-            elif (path / "config.json").exists() or list(path.glob("*.safetensors")):
+            if not run and ((path / "config.json").exists() or list(path.glob("*.safetensors"))):
                 raise RunDirError(
                     f"output_dir = {path} holds a model that no ClearPPO run wrote there. Use another --output_dir."
                 )
+            made = not path.exists()
             with _one_sentence(path):
                 path.mkdir(parents=True, exist_ok=True)
                 with tempfile.TemporaryFile(dir=path) as probe:
@@ -72,7 +73,18 @@ class RunDir:
             raise RunDirError(
                 f"output_dir = {path} cannot be used ({error.strerror}). Use another --output_dir."
             ) from error
-        return cls(path)
+        return cls(path, made=made, stale=bool(run))
+
+    def begin(self) -> None:
+        """Delete the earlier run that is to be overwritten: only now, when everything is loaded and checked."""
+        if self._stale:
+            _delete_run(self.path)
+
+    def discard(self) -> None:
+        """Take the directory away again if it was made here and is still empty: a start that failed leaves nothing."""
+        if self._made:
+            with contextlib.suppress(OSError):
+                self.path.rmdir()
 
     def require_space(self, needed: int) -> None:
         """Raises RunDirError now rather than after hours if `needed` bytes will not fit."""

@@ -73,6 +73,7 @@ MISTAKES: dict[str, tuple[Mistake, list[str]]] = {
     "reward model missing": (option(reward_model_path="no/such"), ["no/such"]),
     "a directory that is no model": (lambda tmp_path, _: {"model_name_or_path": tmp_path}, ["config.json"]),
 }  # fmt: skip
+AFTER_THE_START = {"reward raises", "reward count", "reward NaN", "reward None"}  # config.yaml stands by then
 if not torch.cuda.is_available():
     MISTAKES["no GPU"] = (option(device="cuda"), ["device = cuda", "--device auto"])
 
@@ -91,13 +92,27 @@ def test_one_sentence_and_nothing_left(name: str, files, clearppo, tmp_path: Pat
     for needle in needles:
         assert needle in err, err
     after = {entry.name for entry in run.iterdir()} if run.exists() else set()
-    assert after - {entry.name for entry in before} <= {"config.yaml"}
+    assert after - {entry.name for entry in before} <= ({"config.yaml"} if name in AFTER_THE_START else set())
+    assert run.exists() == (name == "directory used" or name in AFTER_THE_START)
 
 
 def test_after_a_failed_start_the_same_directory_can_be_used(files, clearppo, tmp_path: Path) -> None:
     bad = {**files, **reward("return [None] * len(prompts)")(tmp_path, files)}
     assert clearppo("ppo", bad)[0] == 2
     assert clearppo("ppo", files)[0] == 0
+
+
+def test_a_failed_start_loses_no_earlier_run_and_overwriting_no_input(files, clearppo, tmp_path: Path) -> None:
+    assert clearppo("ppo", files)[0] == 0
+    run = Path(files["output_dir"])
+    before = {entry.name: entry.stat().st_size for entry in run.iterdir()}
+    again = {**files, "overwrite_output_dir": "true"}
+    assert clearppo("ppo", {**again, "model_name_or_path": "no/such"})[0] == 2
+    code, _, err = clearppo("ppo", {**again, "model_name_or_path": run})
+    assert code == 2
+    assert "would delete" in err
+    assert {entry.name: entry.stat().st_size for entry in run.iterdir()} == before
+    assert clearppo("ppo", again)[0] == 0
 
 
 def test_a_full_disk_is_said_before_the_work(files, clearppo, monkeypatch: pytest.MonkeyPatch) -> None:

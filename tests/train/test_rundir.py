@@ -27,8 +27,17 @@ def test_a_directory_that_holds_a_run_is_refused_and_overwriting_deletes_that_ru
     (tmp_path / "model.safetensors").write_bytes(b"x")
     with pytest.raises(RunDirError, match=r"already holds a run \(metrics.jsonl with 1 iteration"):
         RunDir.create(tmp_path)
-    RunDir.create(tmp_path, overwrite=True)
+    again = RunDir.create(tmp_path, overwrite=True)
+    assert (tmp_path / "model.safetensors").exists()  # nothing is lost before the new run can begin
+    again.begin()
     assert [entry.name for entry in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_a_start_that_failed_leaves_no_directory(tmp_path: Path) -> None:
+    RunDir.create(tmp_path / "new").discard()
+    (tmp_path / "theirs").mkdir()
+    RunDir.create(tmp_path / "theirs").discard()
+    assert [entry.name for entry in tmp_path.iterdir()] == ["theirs"]
 
 
 def test_a_run_that_never_finished_an_iteration_is_no_run(tmp_path: Path) -> None:

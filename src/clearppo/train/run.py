@@ -57,6 +57,7 @@ class PPORun:
         """
         self.listener.started(self.summary, self.recipe.n_iterations)
         self.listener.note(str(self_check(self.policy, self.reference, self.sampler, next(self._batches()))))
+        self.run_dir.begin()
         self.run_dir.write("config.yaml", dump_config(self.config))
         try:
             ppo_loop(
