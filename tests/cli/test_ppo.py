@@ -76,7 +76,10 @@ def test_the_file_and_the_flags_that_win_over_it(ppo: Any, tmp_path: Path) -> No
         (["--config", "absent.yaml"], "--config absent.yaml does not exist."),
         (["--num_mini_batches", "5"], "num_mini_batches = 5 does not divide batch_size = 64. Use 4 or 8, or set "),
         (["--lora_r", "4"], "lora_r = 4 has no effect because use_peft = false: "),
-        (["--temperature", "-1"], "temperature = -1 is not allowed: it must be a number above 0."),
+        (
+            ["--temperature", "-1"],
+            "temperature = -1 is not allowed: it must be a number of at least 0.01 and at most 100.",
+        ),
         (["--use_peft", "maybe"], "use_peft = maybe is not allowed: it must be true or false."),
     ],
     ids=lambda value: " ".join(map(repr, value)) if isinstance(value, list) else "",

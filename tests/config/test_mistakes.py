@@ -64,30 +64,30 @@ def test_a_reward_is_needed(load: Any) -> None:
 @pytest.mark.parametrize(
     ("name", "value", "allowed"),
     [
-        ("batch_size", "abc", "a whole number of at least 1"),
-        ("batch_size", "2.5", "a whole number of at least 1"),
-        ("batch_size", 2.5, "a whole number of at least 1"),
-        ("batch_size", 0, "a whole number of at least 1"),
-        ("batch_size", True, "a whole number of at least 1"),
-        ("batch_size", None, "a whole number of at least 1"),
-        ("batch_size", "none", "a whole number of at least 1"),
-        ("batch_size", [64], "a whole number of at least 1"),
-        ("learning_rate", "0", "a number above 0"),
-        ("learning_rate", "nan", "a number above 0"),
-        ("learning_rate", float("inf"), "a number above 0"),
-        ("learning_rate", "fast", "a number above 0"),
-        ("temperature", 0, "a number above 0"),
-        ("temperature", -0.7, "a number above 0"),
+        ("batch_size", "abc", "a whole number of at least 1 and at most 1000000"),
+        ("batch_size", "2.5", "a whole number of at least 1 and at most 1000000"),
+        ("batch_size", 2.5, "a whole number of at least 1 and at most 1000000"),
+        ("batch_size", 0, "a whole number of at least 1 and at most 1000000"),
+        ("batch_size", True, "a whole number of at least 1 and at most 1000000"),
+        ("batch_size", None, "a whole number of at least 1 and at most 1000000"),
+        ("batch_size", "none", "a whole number of at least 1 and at most 1000000"),
+        ("batch_size", [64], "a whole number of at least 1 and at most 1000000"),
+        ("learning_rate", "0", "a number above 0 and at most 10"),
+        ("learning_rate", "nan", "a number above 0 and at most 10"),
+        ("learning_rate", float("inf"), "a number above 0 and at most 10"),
+        ("learning_rate", "fast", "a number above 0 and at most 10"),
+        ("temperature", 0, "a number of at least 0.01 and at most 100"),
+        ("temperature", -0.7, "a number of at least 0.01 and at most 100"),
         ("top_p", "0", "a number above 0 and at most 1"),
         ("top_p", "1.1", "a number above 0 and at most 1"),
         ("top_k", -1, "a whole number of at least 0"),
         ("lam", 1.01, "a number of at least 0 and at most 1"),
-        ("kl_coef", -0.1, "a number of at least 0"),
+        ("kl_coef", -0.1, "a number of at least 0 and at most 1000000"),
         ("cliprange", 0, "a number above 0 and below 1, or none"),
         ("cliprange", 1, "a number above 0 and below 1, or none"),
         ("cliprange", True, "a number above 0 and below 1, or none"),
         ("dual_clip", 1, "a number above 1, or none"),
-        ("missing_eos_penalty", -1, "a number of at least 0, or none"),
+        ("missing_eos_penalty", -1, "a number of at least 0 and at most 1000000, or none"),
         ("adam_beta1", 1, "a number of at least 0 and below 1"),
         ("seed", -1, "a whole number of at least 0 and at most 4294967295"),
         ("kl_estimator", "k4", "one of k1, k2, k3, full"),
@@ -127,6 +127,11 @@ def test_the_value_seen_is_shown_but_not_at_any_length(load: Any) -> None:
     assert "output_dir = ''" in sentence(lambda: load(output_dir=""))
     assert "use_peft = 'ye\\n'" in sentence(lambda: load(use_peft="ye\n"))
     assert len(sentence(lambda: load(kl_estimator="k" * 5000))) < 250
+
+
+@pytest.mark.parametrize("text", ["[2001-99-99]", "[&a [*a]]", "[" * 600, "[{a: 1}]"])
+def test_brackets_that_are_no_list_of_values(text: str, load: Any) -> None:
+    assert "is not a list. Write --reward_weights a,b" in sentence(lambda: load(reward_weights=text))
 
 
 def test_brackets_that_do_not_close(load: Any) -> None:

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from clearppo.errors import TrainingError
 from clearppo.rollout.draw import draw
 
 LOGITS = torch.tensor([[2.0, 1.0, 0.0, -1.0, 0.5]], dtype=torch.float64)
@@ -62,10 +63,15 @@ def test_a_token_of_probability_zero_never_comes() -> None:
         assert draw(logits, torch.tensor([u], dtype=torch.float64), temperature=1.0)[0].tolist() == [7]
 
 
+def test_a_model_that_has_diverged_is_said() -> None:
+    with pytest.raises(TrainingError, match="have diverged"):
+        draw(LOGITS * math.nan, torch.tensor([0.5]), temperature=1.0)
+
+
 def test_a_flat_distribution_beyond_the_prefilter_is_cut_where_it_should() -> None:
-    logits = torch.linspace(0, 0.5, 5000, dtype=torch.float64)[None]
-    n = 20_000
+    logits = torch.linspace(0, 0.5, 2000, dtype=torch.float64)[None]
+    n = 2000
     tokens, _, _ = draw(logits.expand(n, -1), (torch.arange(n) + 0.5) / n, temperature=1.0, top_p=0.9)
     order = logits[0].softmax(-1).flip(0).cumsum(0)
-    smallest = 5000 - 1 - int((order < 0.9).sum())
-    assert abs(int(tokens.min()) - smallest) <= 1
+    smallest = 2000 - 1 - int((order < 0.9).sum())
+    assert abs(int(tokens.min()) - smallest) <= 2

@@ -20,6 +20,7 @@ class KLConfig(Section):
     kl_coef: float = Field(
         default=0.05,
         ge=0,
+        le=1_000_000,
         description="Score units charged for a nat of KL, taken from every token's reward. Too low: the policy drifts "
         "into whatever fools the reward. Too high: it stays where it was. Usual: 0.01 to 0.2; 0 switches "
         "it off.",
@@ -88,6 +89,7 @@ class PPOSection(Section):
     cliprange_high: Annotated[float | None, _WITH_CLIP] = Field(
         default=None,
         gt=0,
+        le=1000,
         description="Another bound on the upper side, 1 + cliprange_high: above cliprange it lets rare good tokens "
         "grow faster. none: as cliprange. Usual: 0.28.",
     )
@@ -104,11 +106,15 @@ class PPOSection(Section):
         "squared error, (8).",
     )
     vf_coef: float = Field(
-        default=0.1, ge=0, description="Weight of the critic's loss beside the actor's, the 0.1 of equation (9)."
+        default=0.1,
+        ge=0,
+        le=1_000_000,
+        description="Weight of the critic's loss beside the actor's, the 0.1 of equation (9).",
     )
     entropy_coef: float = Field(
         default=0.0,
         ge=0,
+        le=1_000_000,
         description="Bonus for a nat of entropy a token, against early narrowing. Usual: 0 to 0.01; too much makes "
         "nonsense.",
     )
@@ -131,12 +137,14 @@ class OptimConfig(Section):
     learning_rate: float = Field(
         default=3e-6,
         gt=0,
+        le=10,
         description="Step size of the policy. Usual: 1e-6 to 5e-6 for full training, 1e-5 to 1e-4 with LoRA or tiny "
         "models.",
     )
     critic_learning_rate: Annotated[float | None, _CRITIC_LEARNS] = Field(
         default=None,
         gt=0,
+        le=10,
         description="Step size of the critic's own parameters: its value head, and its network if separate. none: "
         "learning_rate.",
     )
@@ -194,6 +202,7 @@ class RunConfig(Section):
     batch_size: int = Field(
         default=64,
         ge=1,
+        le=1_000_000,
         description="Answers an iteration: sampled, judged, then learned from together. More is steadier and slower.",
     )
     micro_batch_size: int = Field(

@@ -73,11 +73,15 @@ class ModelConfig(Section):
         "memory, and the reference costs none: it is the same weights with the adapters off.",
     )
     lora_r: Annotated[int, _WITH_LORA] = Field(
-        default=16, ge=1, description="Rank of the LoRA matrices: how much an adapter can learn. Usual: 8 to 64."
+        default=16,
+        ge=1,
+        le=65536,
+        description="Rank of the LoRA matrices: how much an adapter can learn. Usual: 8 to 64.",
     )
     lora_alpha: Annotated[int, _WITH_LORA] = Field(
         default=32,
         ge=1,
+        le=65536,
         description="Scale of the LoRA update, which is multiplied by lora_alpha / lora_r. Usual: once or twice "
         "lora_r.",
     )
@@ -156,12 +160,14 @@ class SamplingConfig(Section):
     response_length: int = Field(
         default=53,
         ge=1,
+        le=1_000_000,
         description="Longest answer in tokens. An answer ends earlier at the end-of-text token or a stop. Time and "
         "memory grow with it. Usual: 20 to 1000.",
     )
     temperature: float = Field(
         default=0.7,
-        gt=0,
+        ge=0.01,
+        le=100,
         description="Divides the logits, in sampling and in every log-probability of the losses: the policy trained is "
         "the policy at this temperature. Below 1 is bolder in its choice, above 1 more varied.",
     )
@@ -218,6 +224,7 @@ class RewardConfig(Section):
     missing_eos_penalty: float | None = Field(
         default=None,
         ge=0,
+        le=1_000_000,
         description="Subtracted from the score of an answer that never ended, in score units. Teaches the policy to "
         "come to an end within response_length. Usual: 1.",
     )

@@ -76,9 +76,9 @@ def list_from_text(name: str, text: str) -> list[Any]:
     if text.lstrip().startswith("["):
         try:
             items: object = yaml.safe_load(text)
-        except yaml.YAMLError:
+        except (yaml.YAMLError, ValueError, RecursionError):  # ValueError: YAML's dates, such as [2001-99-99]
             items = None
-        if not isinstance(items, list):
+        if not isinstance(items, list) or any(isinstance(item, list | dict) for item in cast("list[object]", items)):
             raise OptionError(
                 name, f'{name} = {shown(text)} is not a list. Write {flag(name)} a,b or {flag(name)} \'["a", "b"]\'.'
             )

@@ -7,6 +7,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from clearppo.errors import TrainingError
+
 PREFILTER = 1024
 
 
@@ -22,6 +24,8 @@ def draw(
 
     `uniform` is in [0, 1): the token is the first whose cumulative probability exceeds it. `temperature = 0` takes the
     most probable token; then both log-probs are those at temperature 1. Ties at the k-th place are all kept.
+
+    Raises TrainingError if the probabilities of a row are not finite.
     """
     if temperature == 0:
         tokens = logits.argmax(dim=-1)
@@ -36,6 +40,11 @@ def draw(
         kept = _keep_top_p(kept, top_p)
     cumulative = kept.exp().cumsum(dim=-1)
     total = cumulative[:, -1:]
+    if not bool(total.isfinite().all()):
+        raise TrainingError(
+            "the policy's probabilities are no numbers any more (NaN): its weights have diverged, or the model is "
+            "broken. Use a smaller --learning_rate, or --dtype float32 --bf16 false."
+        )
     # Rounding may lift uniform * total to total itself, behind which no token lies.
     threshold = torch.minimum(uniform[:, None].to(total.dtype) * total, torch.nextafter(total, torch.zeros_like(total)))
     tokens = torch.searchsorted(cumulative, threshold, right=True)
