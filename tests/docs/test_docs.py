@@ -31,7 +31,7 @@ READMES = [REPO / "README.md", REPO / "README.zh-CN.md"]
 PAGES = [*READMES, *sorted((REPO / "docs").glob("*.md"))]
 
 # Flags of other programs that the pages mention.
-OTHERS_FLAGS = {"--no-deps", "--index-url"}
+OTHERS_FLAGS = {"--no-deps", "--index-url", "--extra-index-url"}
 ENDINGS = (".py", ".md", ".toml", ".txt", ".yaml", ".json", ".jsonl", ".safetensors")
 
 
