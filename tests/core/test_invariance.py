@@ -49,6 +49,7 @@ FUNCTIONS = {name: (inputs, of_the_whole(loss)) for name, (inputs, loss) in LOSS
     "rewards_from_kl": (1, lambda m, k: rewards.rewards_from_kl(scores(m), k, m, 0.1)),
     "returns": (1, lambda m, r: advantages.returns(r, m, 0.9)),
     "gae": (2, lambda m, r, v: advantages.gae(r, v, m, 0.9, 0.8)),
+    "gae decoupled": (2, lambda m, r, v: advantages.gae(r, v, m, 0.9, 0.8, 1.0)),
     "actor_clipped": (3, lambda m, a, o, p: losses.actor_clipped(a, o, p, m, 0.2)),
     "critic_clipped": (3, lambda m, r, o, v: losses.critic_clipped(r, o, v, m, 0.2)),
 }

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clearppo.core import losses as core
+from clearppo.core import masks as core_masks
 from clearppo.core.masks import masked_mean
 from tests.core.cases import close, masks, normals, quick, seeds, with_grad
 from tests.oracles import losses as oracle
@@ -215,6 +216,117 @@ def test_best_of_n_loss_is_that_of_the_loops(rows, n, seed, count):
     close(scores.grad, gradient)
 
 
+@quick
+@given(st.lists(st.integers(0, 3), min_size=1, max_size=9), st.booleans(), seeds, counts)
+def test_kwise_loss_is_that_of_the_loops(prompt, has_margin, seed, count):
+    n = len(prompt)
+    chosen, rejected = with_grad(*normals(seed, (n,), (n,)))
+    margin = normals(seed + 1, (n,))[0] if has_margin else None
+    loss = core.kwise_loss(chosen, rejected, torch.tensor(prompt), margin, count)
+    loss.backward()
+    lists = chosen.tolist(), rejected.tolist(), prompt, margin.tolist() if has_margin else None
+    expected, gradient = oracle.kwise(*lists, count)
+    close(loss, expected)
+    close(chosen.grad, gradient)
+    close(rejected.grad, [-g for g in gradient])
+
+
+def test_a_prompt_of_many_answers_weighs_as_much_as_one_of_two():
+    """By hand: one prompt of three answers (3 pairs, all costing log 2), one of two (1 pair, costing log(1 + e))."""
+    chosen, rejected = torch.tensor([[1.0, 1.0, 2.0, 0.0], [1.0, 1.0, 2.0, 1.0]], dtype=torch.float64)
+    prompts = torch.tensor([7, 7, 7, 2])
+    close(core.kwise_loss(chosen, rejected, prompts), (math.log(2) + math.log1p(math.e)) / 2)
+    close(core.preference_loss(chosen, rejected), (3 * math.log(2) + math.log1p(math.e)) / 4)
+
+
+@quick
+@given(st.lists(st.integers(0, 3), min_size=1, max_size=9), st.booleans(), seeds, counts)
+def test_centring_loss_is_that_of_the_loops(prompt, by_prompt, seed, count):
+    chosen, rejected = with_grad(*normals(seed, *[(len(prompt),)] * 2))
+    given = {"prompt": torch.tensor(prompt)} if by_prompt else {}
+    loss = core.centring_loss(chosen, rejected, count=count, **given)
+    loss.backward()
+    expected, gradient = oracle.centring(chosen.tolist(), rejected.tolist(), prompt if by_prompt else None, count)
+    close(loss, expected)
+    close(chosen.grad, gradient)
+    close(rejected.grad, gradient)
+
+
+TEXT = st.lists(st.integers(1, 3), min_size=1, max_size=5)
+
+
+def padded(texts, width):
+    """Texts as [B, T] ids, with tokens behind their ends that must not be read; and their lengths."""
+    return torch.tensor([t + [9] * (width - len(t)) for t in texts]), torch.tensor([len(t) for t in texts])
+
+
+@quick
+@given(st.lists(st.tuples(TEXT, TEXT), min_size=1, max_size=4), st.booleans(), seeds, counts)
+def test_all_token_loss_is_that_of_the_loops(pairs, has_margin, seed, count):
+    left, right = zip(*pairs, strict=True)
+    left_ids, left_lengths = padded(left, 5)
+    right_ids, right_lengths = padded(right, 5)
+    mask = core_masks.differing_span(left_ids, right_ids, left_lengths, right_lengths)
+    spans = [oracle.differing_span(a, b) for a, b in pairs]
+    assert mask.tolist() == [[start <= t < end for t in range(5)] for start, end in spans]
+    chosen, rejected = with_grad(*normals(seed, *[(len(pairs), 5)] * 2))
+    margin = normals(seed + 1, (len(pairs),))[0] if has_margin else None
+    loss = core.all_token_loss(chosen, rejected, mask, margin, count)
+    loss.backward()
+    lists = chosen.tolist(), rejected.tolist(), spans, margin.tolist() if has_margin else None
+    expected, gradient = oracle.all_token(*lists, count)
+    close(loss, expected)
+    close(chosen.grad, gradient)
+    close(rejected.grad, [[-g for g in row] for row in gradient])
+
+
+def test_all_tokens_by_hand():
+    """From the first difference to the longer one's end; of an identical pair the last position, which costs log 2."""
+    left, left_lengths = padded([[5, 6, 7], [5, 6]], 4)
+    right, right_lengths = padded([[5, 8, 7, 7], [5, 6]], 4)
+    mask = core_masks.differing_span(left, right, left_lengths, right_lengths)
+    assert mask.tolist() == [[False, True, True, True], [False, True, False, False]]
+    chosen = torch.tensor([[9.0, 1.0, 2.0, 0.0], [3.0, 3.0, math.nan, 8.0]], dtype=torch.float64)
+    rejected = torch.tensor([[0.0, 0.0, 2.0, 0.0], [3.0, 3.0, 1.0, math.nan]], dtype=torch.float64)
+    first = (math.log1p(math.exp(-1)) + 2 * math.log(2)) / 3
+    close(core.all_token_loss(chosen, rejected, mask), (first + math.log(2)) / 2)
+    with pytest.raises(ValueError, match="no token in the mask"):
+        core.all_token_loss(chosen, rejected, torch.zeros(2, 4, dtype=torch.bool), count=3)
+
+
+def test_differences_beyond_all_bounds_cost_what_they_differ():
+    far = torch.tensor([2000.0, -2000.0])
+    zeros, prompts = torch.zeros(2), torch.tensor([0, 1])
+    assert core.kwise_loss(far, zeros, prompts) == 1000
+    assert core.all_token_loss(far[:, None], zeros[:, None], torch.ones(2, 1, dtype=torch.bool)) == 1000
+
+
+@quick
+@given(st.lists(st.integers(0, 3), min_size=2, max_size=9), seeds)
+def test_parts_of_the_pairs_add_up_to_the_whole(prompt, seed):
+    """Cut anywhere between prompts; of losses without prompts anywhere."""
+    prompt = sorted(prompt)
+    n = len(prompt)
+    chosen, rejected, margin = normals(seed, *[(n,)] * 3)
+    labels, mask = torch.tensor(prompt), torch.ones(n, 1, dtype=torch.bool)
+    n_prompts = len(set(prompt))
+    for cut in range(n + 1):
+        parts = [slice(0, cut), slice(cut, n)]
+        by_pair = [
+            lambda s: core.centring_loss(chosen[s], rejected[s], count=n),
+            lambda s: core.all_token_loss(chosen[s, None], rejected[s, None], mask[s], margin[s], n),
+        ]
+        wholes = [
+            core.centring_loss(chosen, rejected),
+            core.all_token_loss(chosen[:, None], rejected[:, None], mask, margin),
+        ]
+        if cut in (0, n) or prompt[cut - 1] != prompt[cut]:
+            by_pair.append(lambda s: core.kwise_loss(chosen[s], rejected[s], labels[s], margin[s], n_prompts))
+            wholes.append(core.kwise_loss(chosen, rejected, labels, margin))
+        for of_part, whole in zip(by_pair, wholes, strict=True):
+            close(of_part(parts[0]) + of_part(parts[1]), whole)
+
+
 def test_half_precision_is_widened():
     x, mask = torch.full((1, 1000), -1.0).bfloat16(), torch.ones(1, 1000, dtype=torch.bool)
     for loss in (
@@ -224,6 +336,9 @@ def test_half_precision_is_widened():
         core.sft_loss(x, mask),
         core.preference_loss(x[0], x[0]),
         core.best_of_n_loss(x, torch.tensor([0])),
+        core.kwise_loss(x[0], x[0], torch.arange(1000)),
+        core.centring_loss(x[0], x[0]),
+        core.all_token_loss(x, x, mask),
     ):
         assert loss.dtype == torch.float32
     assert core.sft_loss(x, mask) == 1
@@ -253,6 +368,10 @@ def test_no_pairs_need_a_count():
     for loss in (
         lambda count: core.preference_loss(nothing, nothing, count=count),
         lambda count: core.best_of_n_loss(torch.zeros(0, 4), torch.zeros(0, dtype=torch.long), count),
+        lambda count: core.kwise_loss(nothing, nothing, torch.zeros(0, dtype=torch.long), count=count),
+        lambda count: core.centring_loss(nothing, nothing, count=count),
+        lambda count: core.centring_loss(nothing, nothing, torch.zeros(0, dtype=torch.long), count=count),
+        lambda count: core.all_token_loss(nothing[:, None], nothing[:, None], nothing[:, None].bool(), count=count),
     ):
         with pytest.raises(ValueError, match="count = 0"):
             loss(None)

@@ -11,11 +11,12 @@ SCRIPT = """
 import jaxtyping
 hook = jaxtyping.install_import_hook("clearppo.core", "beartype.beartype")
 import torch
-from clearppo.core import advantages, kl, logprobs, losses, masks, rewards
+from clearppo.core import advantages, kl, logprobs, losses, masks, normalise, rewards
 
 B, T, V, H = 2, 3, 5, 4
 x, s = torch.zeros(B, T), torch.zeros(B)
 mask, tokens = torch.ones(B, T, dtype=torch.bool), torch.zeros(B, T, dtype=torch.long)
+lengths = torch.full((B,), T)
 logits, hidden, weight = torch.zeros(B, T, V), torch.zeros(B, T, H), torch.zeros(V, H)
 
 # Each call is legal, whole numbers for real ones included. Then each tensor in turn is spoilt.
@@ -28,11 +29,18 @@ calls = [
     (logprobs.log_probs_from_hidden, [hidden, weight, tokens, 1, 2, torch.zeros(V)]),
     (kl.kl, [x, x, "k3"]), (kl.full_kl, [logits, logits]), (kl.FixedKL, [1]), (kl.AdaptiveKL, [1, 6, 10000]),
     (rewards.rewards, [s, x, x, mask, 1, "k2"]), (rewards.rewards_from_kl, [s, x, mask, 1]),
-    (advantages.returns, [x, mask, 1]), (advantages.gae, [x, x, mask, 1, 1]),
+    (advantages.returns, [x, mask, 1]), (advantages.gae, [x, x, mask, 1, 1, 1]),
+    (advantages.rloo, [s, 2]), (advantages.grpo, [s, 2, 1]),
+    (normalise.RunningMoments, [1, 0, 1]), (normalise.RunningMoments().updated, [s]),
+    (normalise.RunningScaling, []), (normalise.RunningScaling().updated, [s]), (normalise.RunningScaling().scaled, [s]),
+    (normalise.FixedMoments, [0, 1]), (normalise.FixedMoments.of, [s]), (normalise.FixedMoments(0, 1).scaled, [s]),
     (losses.actor_loss, [x, x, x, mask, 6, 1, 1, 3]), (losses.actor_clipped, [x, x, x, mask, 1, 1]),
     (losses.probability_loss, [x, x, mask, torch.tensor(6)]), (losses.sft_loss, [x, mask, 6]),
     (losses.critic_loss, [x, x, x, mask, 6, 1]), (losses.critic_clipped, [x, x, x, mask, 1]),
     (losses.preference_loss, [s, s, s, 2]), (losses.best_of_n_loss, [x, tokens[:, 0], 2]),
+    (losses.kl_loss, [x, mask, 6]), (losses.kwise_loss, [s, s, tokens[:, 0], s, 1]),
+    (losses.centring_loss, [s, s, tokens[:, 0], 1]), (losses.all_token_loss, [x, x, mask, s, 2]),
+    (masks.differing_span, [tokens, tokens + 1, lengths, lengths]),
 ]
 for function, arguments in calls:
     function(*arguments)
@@ -50,7 +58,7 @@ for function, arguments in calls:
             raise SystemExit(f"{function.__name__} took {bad.dtype} {tuple(bad.shape)} as argument {i}")
 
 public = {
-    f for module in (advantages, kl, logprobs, losses, masks, rewards)
+    f for module in (advantages, kl, logprobs, losses, masks, normalise, rewards)
     for name, f in vars(module).items()
     if callable(f) and getattr(f, "__module__", "") == module.__name__ and not name.startswith("_")
 }

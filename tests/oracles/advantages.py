@@ -31,3 +31,31 @@ def gae(rewards, values, mask, gamma=1.0, lam=1.0):
         all_advantages.append(_padded(a, keeps))
         all_returns.append(_padded([a[j] + v[j] for j in range(len(r))], keeps))
     return all_advantages, all_returns
+
+
+def decoupled(rewards, values, mask, gamma, lam, critic_lam):
+    """The actor's advantages from one lambda, the critic's returns from another."""
+    return gae(rewards, values, mask, gamma, lam)[0], gae(rewards, values, mask, gamma, critic_lam)[1]
+
+
+def _groups(totals, size):
+    return [totals[start : start + size] for start in range(0, len(totals), size)]
+
+
+def rloo(totals, size):
+    """Each total less the mean of the others in its group, which are listed one by one."""
+    result = []
+    for group in _groups(totals, size):
+        for i, own in enumerate(group):
+            others = [x for k, x in enumerate(group) if k != i]
+            result.append(own - math.fsum(others) / len(others))
+    return result
+
+
+def grpo(totals, size, eps):
+    result = []
+    for group in _groups(totals, size):
+        mean = math.fsum(group) / size
+        std = math.sqrt(math.fsum((x - mean) ** 2 for x in group) / (size - 1))
+        result += [(x - mean) / (std + eps) for x in group]
+    return result

@@ -98,3 +98,56 @@ def best_of_n(scores, choice, count=None):
         losses.append(math.log(total) - row[best])
         gradient.append([(math.exp(s) / total - (k == best)) / n for k, s in enumerate(row)])
     return math.fsum(losses) / n, gradient
+
+
+def _pair(chosen, rejected, margin):
+    """(cost, slope) of one pair: the slope is the derivative with respect to `chosen`."""
+    d = chosen - rejected - margin
+    return math.log1p(math.exp(-d)), -1 / (1 + math.exp(d))
+
+
+def kwise(chosen, rejected, prompt, margin=None, count=None):
+    """(loss, gradient with respect to `chosen`); that to `rejected` is its negative."""
+    n = count if count is not None else len(set(prompt))
+    losses, gradient = [], [0.0] * len(chosen)
+    for this in set(prompt):
+        rows = [i for i, other in enumerate(prompt) if other == this]
+        for i in rows:
+            cost, slope = _pair(chosen[i], rejected[i], margin[i] if margin else 0.0)
+            losses.append(cost / len(rows))
+            gradient[i] = slope / len(rows) / n
+    return math.fsum(losses) / n, gradient
+
+
+def centring(chosen, rejected, prompt=None, count=None):
+    """(loss, gradient with respect to `chosen`), which is that to `rejected` as well."""
+    prompt = prompt if prompt is not None else list(range(len(chosen)))
+    n = count if count is not None else len(set(prompt))
+    losses, gradient = [], []
+    for i, (c, r) in enumerate(zip(chosen, rejected, strict=True)):
+        of_prompt = prompt.count(prompt[i])
+        losses.append((c + r) ** 2 / of_prompt)
+        gradient.append(2 * (c + r) / of_prompt / n)
+    return math.fsum(losses) / n, gradient
+
+
+def differing_span(left, right):
+    """[start, end) of two lists of tokens without padding: the first difference, and the longer one's end."""
+    end = max(len(left), len(right))
+    for t in range(end):
+        if t >= len(left) or t >= len(right) or left[t] != right[t]:
+            return t, end
+    return end - 1, end
+
+
+def all_token(chosen, rejected, spans, margin=None, count=None):
+    """(loss, gradient with respect to `chosen`); that to `rejected` is its negative."""
+    n = count if count is not None else len(chosen)
+    losses, gradient = [], []
+    for i, (start, end) in enumerate(spans):
+        gradient.append([0.0] * len(chosen[i]))
+        for t in range(start, end):
+            cost, slope = _pair(chosen[i][t], rejected[i][t], margin[i] if margin else 0.0)
+            losses.append(cost / (end - start))
+            gradient[i][t] = slope / (end - start) / n
+    return math.fsum(losses) / n, gradient

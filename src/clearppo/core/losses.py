@@ -137,6 +137,23 @@ def critic_clipped(
     return (near - target).square() > (value - target).square()  # 0 > 0 outside the mask
 
 
+def kl_loss(kl: Float[Tensor, "B T"], mask: Bool[Tensor, "B T"], count: Count | None = None) -> Float[Tensor, ""]:
+    """KL in the loss rather than, or as well as, in the reward of (1): sum(kl) / count, nats a token.
+
+    `kl` is core.kl.kl(log_probs, ref_log_probs, ...) or core.kl.full_kl(logits, ref_logits, ...) with gradients. Where
+    the tokens were sampled from the policy as it is, the expected gradient is, at each context,
+
+        full, k2   that of KL(policy || reference)
+        k3         that of KL(reference || policy), though its value estimates KL(policy || reference): GRPO's
+        k1         0: its value is the KL, its gradient only noise, so no run offers it
+
+    Source: k3 in the loss, GRPO (arXiv 2402.03300, equation 4). tests/learning/test_kl_in_loss.py proves the gradients.
+
+    Raises ValueError if `count` is not positive, or the mask is empty and no `count` is given.
+    """
+    return masked_sum(kl, mask) / _denominator(mask, count)
+
+
 def preference_loss(
     chosen: Float[Tensor, " B"],
     rejected: Float[Tensor, " B"],
@@ -150,10 +167,7 @@ def preference_loss(
 
     Raises ValueError if `count` is not positive, or there is no pair and no `count`.
     """
-    difference = widen(chosen) - widen(rejected)
-    if margin is not None:
-        difference = difference - widen(margin)
-    total = -torch.nn.functional.logsigmoid(difference).sum()
+    total = _pair_costs(chosen, rejected, margin).sum()
     return total / _positive(chosen.shape[0] if count is None else count)
 
 
@@ -170,6 +184,76 @@ def best_of_n_loss(
     return -picked.sum() / _positive(scores.shape[0] if count is None else count)
 
 
+def kwise_loss(
+    chosen: Float[Tensor, " N"],
+    rejected: Float[Tensor, " N"],
+    prompt: Int[Tensor, " N"],
+    margin: Float[Tensor, " N"] | None = None,
+    count: Count | None = None,
+) -> Float[Tensor, ""]:
+    """InstructGPT's loss over rankings: for each prompt the mean over its pairs, then the sum of these / count.
+
+        -sum_prompts (1 / n_pairs of the prompt) sum_pairs log sigmoid(chosen - rejected - margin) / count
+
+    `prompt[i]` is a number of the prompt that pair i belongs to, any number; of K answers without ties there are
+    K (K - 1) / 2 pairs. Count is the number of prompts if not given. All pairs of a prompt must stand in one call, or
+    each part would take its own mean. Source: arXiv 2203.02155, equation (1). Where K varies this is not the mean over
+    all pairs: there a prompt of nine answers weighs as much as 36 of two.
+
+    Raises ValueError if `count` is not positive, or there is no pair and no `count`.
+    """
+    weight, prompts = _pair_weights(prompt, chosen)
+    total = (_pair_costs(chosen, rejected, margin) * weight).sum()
+    return total / _positive(prompts if count is None else count)
+
+
+def centring_loss(
+    chosen: Float[Tensor, " N"],
+    rejected: Float[Tensor, " N"],
+    prompt: Int[Tensor, " N"] | None = None,
+    count: Count | None = None,
+) -> Float[Tensor, ""]:
+    """What keeps scores around 0, sum((chosen + rejected)^2) / count; count is the number of pairs if not given.
+
+    The preference losses see differences only, so that a constant on all scores costs nothing there. With `prompt`
+    each prompt's mean over its pairs counts once, as in `kwise_loss`, and count is the number of prompts.
+    Source: Eisenstein et al. 2023 (arXiv 2312.09244); TRL adds 0.01 of it or so.
+
+    Raises ValueError if `count` is not positive, or there is no pair and no `count`.
+    """
+    cost, n = (widen(chosen) + widen(rejected)).square(), chosen.shape[0]
+    if prompt is not None:
+        weight, n = _pair_weights(prompt, chosen)
+        cost = cost * weight
+    return cost.sum() / _positive(n if count is None else count)
+
+
+def all_token_loss(
+    chosen: Float[Tensor, "B T"],
+    rejected: Float[Tensor, "B T"],
+    mask: Bool[Tensor, "B T"],
+    margin: Float[Tensor, " B"] | None = None,
+    count: Count | None = None,
+) -> Float[Tensor, ""]:
+    """DeepSpeed-Chat's pairwise loss over scores at every token: a pair's mean over its mask, the sum of these / count.
+
+        -sum_pairs (1 / n_masked of the pair) sum_t log sigmoid(chosen_t - rejected_t - margin) / count
+
+    Count is the number of pairs if not given. `differing_span` makes the mask. DeepSpeed-Chat has no margin.
+    Source: DeepSpeedExamples, dschat/utils/model/reward_model.py:80-118.
+
+    Raises ValueError if a pair has no cell in the mask, `count` is not positive, or there is no pair and no `count`.
+    """
+    n = mask.sum(dim=1)
+    if bool((n == 0).any()):
+        raise ValueError("a pair has no token in the mask, so its mean is not defined. Use differing_span's mask.")
+    difference = kept(chosen, mask) - kept(rejected, mask)
+    if margin is not None:
+        difference = difference - widen(margin).unsqueeze(1)
+    cost = kept(-torch.nn.functional.logsigmoid(difference), mask).sum(dim=1) / n
+    return cost.sum() / _positive(chosen.shape[0] if count is None else count)
+
+
 def sft_loss(
     log_probs: Float[Tensor, "B T"], mask: Bool[Tensor, "B T"], count: Count | None = None
 ) -> Float[Tensor, ""]:
@@ -178,6 +262,22 @@ def sft_loss(
     Raises ValueError if `count` is not positive, or the mask is empty and no `count` is given.
     """
     return -masked_sum(log_probs, mask) / _denominator(mask, count)
+
+
+def _pair_costs(
+    chosen: Float[Tensor, " N"], rejected: Float[Tensor, " N"], margin: Float[Tensor, " N"] | None
+) -> Float[Tensor, " N"]:
+    difference = widen(chosen) - widen(rejected)
+    if margin is not None:
+        difference = difference - widen(margin)
+    return -torch.nn.functional.logsigmoid(difference)
+
+
+def _pair_weights(prompt: Int[Tensor, " N"], like: Float[Tensor, " N"]) -> tuple[Float[Tensor, " N"], int]:
+    """1 / the number of pairs of each pair's prompt, in float32 at least; and how many prompts there are."""
+    n_pairs = (prompt.unsqueeze(1) == prompt).sum(dim=1)
+    # The weights of one prompt's pairs add up to 1, so that all add up to the number of prompts.
+    return n_pairs.to(widen(like).dtype).reciprocal(), round(float(n_pairs.double().reciprocal().sum()))
 
 
 def _ratio(

@@ -96,6 +96,25 @@ def last_index(mask: Bool[Tensor, "B T"]) -> Int[Tensor, " B"]:
     return torch.where(mask, positions, -1).amax(dim=1)
 
 
+def differing_span(
+    left: Int[Tensor, "B T"],
+    right: Int[Tensor, "B T"],
+    left_lengths: Int[Tensor, " B"],
+    right_lengths: Int[Tensor, " B"],
+) -> Bool[Tensor, "B T"]:
+    """True from the first token in which the two texts of a row differ to the end of the longer one.
+
+    A text that has ended differs from one that goes on; what stands behind an end is not read. Two equal texts have
+    their last position. Source: DeepSpeed-Chat, dschat/utils/model/reward_model.py:85-105.
+    """
+    positions = torch.arange(left.shape[1], device=left.device)
+    in_left, in_right = positions < left_lengths.unsqueeze(1), positions < right_lengths.unsqueeze(1)
+    differs = (in_left != in_right) | (in_left & in_right & (left != right))
+    end = torch.maximum(left_lengths, right_lengths)
+    first = torch.where(differs.any(dim=1), differs.int().argmax(dim=1), end - 1)
+    return (positions >= first.unsqueeze(1)) & (positions < end.unsqueeze(1))
+
+
 def cells(mask: Bool[Tensor, "*shape"]) -> Int[Tensor, ""]:
     """How many cells of `mask` are True, for use as a denominator.
 
