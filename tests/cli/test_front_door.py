@@ -12,6 +12,7 @@ import pytest
 
 from clearppo.cli import main
 from clearppo.cli.lazy import LazyCommand, LazyGroup
+from clearppo.config import list_recipes
 from clearppo.errors import DataError, TrainingError
 
 SRC = Path(__file__).resolve().parents[2] / "src"
@@ -58,10 +59,10 @@ def test_a_bug_of_ours_keeps_its_traceback(run: Any, monkeypatch: pytest.MonkeyP
     ("arguments", "sentence"),
     [
         (["pp"], "Unknown command pp. Did you mean ppo?"),
-        (["zzz"], "Unknown command zzz. There are quickstart, ppo, chat, recipes, env."),
+        (["zzz"], "Unknown command zzz. There are quickstart, sft, reward, ppo, rlhf, prefs, chat, recipes, env."),
         (["--versio"], "Unknown option --versio. Did you mean --version?"),
         (["recipes", "show"], "Missing argument 'NAME'."),
-        (["recipes", "show", "x"], "Unknown recipe x. There are article, default and quickstart."),
+        (["recipes", "show", "x"], f"Unknown recipe x. There are {', '.join(list_recipes()[:-1])} and trl."),
         (["recipes", "--zzz"], "Unknown option --zzz. See clearppo recipes --help for all options."),
     ],
 )
@@ -92,7 +93,7 @@ def test_version(run: Any) -> None:
 
 def test_recipes(run: Any) -> None:
     listed = run("recipes").stdout
-    assert [line.split()[0] for line in listed.splitlines()] == ["article", "default", "quickstart"]
+    assert [line.split()[0] for line in listed.splitlines()] == list_recipes()
     assert run("recipes", "show", "article").stdout.startswith("# The article's PPO")
 
 

@@ -82,4 +82,4 @@ def test_it_reads_like_what_a_person_would_write(load: Any) -> None:
     assert "  device: auto\n" in text
     assert "  learning_rate: 3.0e-06\n" in text
     assert "  max_prompt_length: null\n" in text
-    assert list(yaml.safe_load(text)) == ["model", "data", "sampling", "reward", "kl", "ppo", "optim", "run"]
+    assert list(yaml.safe_load(text)) == ["model", "data", "sampling", "reward", "kl", "ppo", "ptx", "optim", "run"]

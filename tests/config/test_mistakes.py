@@ -98,9 +98,9 @@ def test_a_reward_is_needed(load: Any) -> None:
         ("use_peft", 2, "true or false"),
         ("device", "gpu", "auto, cpu, cuda, cuda:N or mps"),
         ("device", "cuda:", "auto, cpu, cuda, cuda:N or mps"),
-        ("output_dir", "", "text"),
-        ("output_dir", 3, "text"),
-        ("attn_implementation", 3, "text, or none"),
+        ("output_dir", "", "text that is not empty"),
+        ("output_dir", 3, "text that is not empty"),
+        ("attn_implementation", 3, "text that is not empty, or none"),
         ("stop_token_ids", "a,b", "a list of whole numbers"),
         ("stop_token_ids", [True], "a list of whole numbers"),
         ("stop_strings", [3], "a list of text"),
@@ -302,7 +302,8 @@ def test_the_sizes_that_a_message_proposes_fit(load: Any) -> None:
         ("ppo:\n  lam: !!python/object:os.system x\n", "this is no YAML: could not determine a constructor"),
         (
             "recipe: artikle\n",
-            "Unknown recipe artikle. There are article, default and quickstart. Did you mean article?",
+            "Unknown recipe artikle. There are article, deepspeed-chat, default, instructgpt, lm-human-preferences, "
+            "ppo-max, quickstart, summarize-from-feedback and trl. Did you mean article?",
         ),
         ("recipe: 3\n", "line 1: recipe = 3 is not a name. Write e.g. recipe: article"),
         ("run:\n  num_mini_batches: 5\n", "line 2: num_mini_batches belongs in section ppo"),

@@ -64,6 +64,65 @@ def test_the_article_reads_like_its_equations(load: Any) -> None:
         ({"top_k": 5, "top_p": 0.9}, ",  drawn with top_k 5 and top_p 0.9 (off-policy)", ""),
         ({}, "", "drawn with"),
         ({"early_stop_kl": 0.05}, ",  an update ends at KL(old||new) > 0.05 a token", ""),
+        # without a critic
+        (
+            {"advantage_estimator": "rloo", "num_generations": 4},
+            "*A)],  A = S - mean of S over the prompt's other answers whitened,  S = sum of r over the answer,  r = ",
+            "V",
+        ),
+        (
+            {"advantage_estimator": "grpo", "num_generations": 4},
+            "*A)],  A = (S - mean of S) / (std of S + 1e-4) over the prompt's answers,  S = sum of r over the answer,",
+            "whiten",
+        ),
+        ({"advantage_estimator": "reinforce++"}, "1.2)*A)],  A = sum of r to the end whitened,  r = ", "R"),
+        ({"advantage_estimator": "reinforce++", "gamma": 0.9}, "A = sum of 0.9^k * r to the end whitened,", "R"),
+        # another lambda for the critic
+        ({"critic_lam": 1}, "lam=0.95) of r whitened,  R = sum of r to the end,", "GAE + V_old"),
+        ({"critic_lam": 0.9}, "R = GAE(gamma=1, lam=0.9) of r + V_old,", "GAE + V_old"),
+        ({"critic_lam": 0.95}, "lam=0.95) of r whitened,  R = GAE + V_old,", ""),
+        (
+            {"lam": 1, "critic_lam": 0.9},
+            "A = sum of r to the end - V_old whitened,  R = GAE(gamma=1, lam=0.9) of r + V_old,",
+            "R - V_old",
+        ),
+        ({"unbiased_whitening": True}, "of r whitened by n - 1,", ""),
+        ({"unbiased_whitening": True, "whiten_rewards": True}, "scaled to variance 1 by n - 1,", ""),
+        ({"critic_warmup_steps": 5}, ",  in the first 5 iterations only the critic learns", ""),
+        # other terms of the loss
+        ({"kl_loss_coef": 0.04}, "-R)^2)] - 0.04*E[KL_k3(policy||ref)],  A = ", ""),
+        ({"kl_loss_coef": 1, "kl_loss_estimator": "full"}, " - E[KL_full(policy||ref)],  A = ", ""),
+        (
+            {"ptx_coef": 27.8, "ptx_dataset_name": "texts/pile.jsonl"},
+            "-R)^2)] + 27.8*E[log p(token) in pile.jsonl],  A = ",
+            "1/2 (",
+        ),
+        (
+            {
+                "ptx_coef": 2,
+                "ptx_dataset_name": "pile.jsonl",
+                "ptx_reduction": "mean",
+                "cliprange": None,
+                "cliprange_value": None,
+            },
+            "maximise 1/2 (E[ratio*A] + 2*E[log p(token) in pile.jsonl]) - 0.1 * 1/2 E[(V-R)^2],  A = ",
+            "",
+        ),
+        # what becomes of a score
+        ({"score_scaling": "running-std"}, "score = (score) / std so far,", "mean"),
+        ({"score_scaling": "running"}, "score = (score - mean so far) / std so far,", ""),
+        ({"score_scaling": "reference"}, "score = (score - mean) / std of the start model's answers,", ""),
+        (
+            {"score_scaling": "running-std", "score_clip": 5, "missing_eos_penalty": 1},
+            "score = clip((score) / std so far, -5, 5) - 1 if the answer never ended,",
+            "",
+        ),
+        ({"missing_eos_score": -1}, "score = score, or -1 if the answer never ended,", ""),
+        (
+            {"fixed_length": True, "truncate_token": ".", "truncate_after": 16, "response_length": 24},
+            ",  every answer has 24 tokens,  scored up to its first '.' behind its first 16 tokens",
+            "",
+        ),
     ],
     ids=str,
 )

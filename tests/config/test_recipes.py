@@ -4,24 +4,54 @@ from typing import Any
 
 import pytest
 
-from clearppo.config import list_recipes, recipe_summary, recipe_text
+from clearppo.config import SCHEMAS, CommandConfig, list_recipes, load_config, recipe_summary, recipe_text
 from clearppo.errors import ConfigError
+
+STEPS_LEAST: dict[str, dict[str, Any]] = {
+    "sft": {"model_name_or_path": "m", "dataset_name": "d.jsonl", "output_dir": "o"},
+    "reward": {"model_name_or_path": "m", "dataset_name": "c.jsonl", "output_dir": "o"},
+    "prefs": {"model_name_or_path": "m", "dataset_name": "p.jsonl", "output_file": "o.jsonl", "labeller": "a.py:f"},
+    "ppo": {
+        "model_name_or_path": "m", "dataset_name": "p.jsonl", "output_dir": "o", "reward_model_path": "r",
+    },
+}  # fmt: skip
+RECIPES = [
+    "article",
+    "deepspeed-chat",
+    "default",
+    "instructgpt",
+    "lm-human-preferences",
+    "ppo-max",
+    "quickstart",
+    "summarize-from-feedback",
+    "trl",
+]
 
 
 def test_what_recipes_there_are() -> None:
-    assert list_recipes() == ["article", "default", "quickstart"]
+    assert list_recipes() == RECIPES
 
 
-@pytest.mark.parametrize("name", ["article", "default", "quickstart"])
+@pytest.mark.parametrize("name", RECIPES)
 def test_a_recipe_loads_and_says_what_it_is(name: str, load: Any) -> None:
-    load(recipe=name)
+    load(recipe=name, **({"ptx_dataset_name": "text.jsonl"} if name == "instructgpt" else {}))
     assert recipe_text(name).startswith("# ")
     assert recipe_summary(name).endswith(".")
     assert max(map(len, recipe_text(name).splitlines())) <= 120
 
 
-def test_the_default_recipe_is_the_defaults(load: Any) -> None:
-    assert load(recipe="default") == load()
+def test_a_recipe_needs_the_data_that_it_mixes_in(load: Any) -> None:
+    with pytest.raises(ConfigError, match=r"ptx_coef = 27\.8 mixes in .* Set --ptx_dataset_name FILE"):
+        load(recipe="instructgpt")
+
+
+@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("schema", SCHEMAS.values(), ids=lambda schema: schema.command)
+def test_every_step_of_a_recipe_loads(name: str, schema: type[CommandConfig]) -> None:
+    try:
+        load_config(schema, recipe=name, flags=STEPS_LEAST[schema.command])
+    except ConfigError as error:
+        assert "ptx_dataset_name" in str(error) or f"has no part for clearppo {schema.command}" in str(error)  # noqa: PT017
 
 
 def test_the_article_leaves_everything_off(load: Any) -> None:
@@ -40,8 +70,8 @@ def test_the_article_leaves_everything_off(load: Any) -> None:
 
 def test_an_unknown_recipe() -> None:
     with pytest.raises(
-        ConfigError, match=r"Unknown recipe artcle\. There are article, default and quickstart\. Did you mean article"
+        ConfigError, match=r"Unknown recipe artcle\. There are article, .* and trl\. Did you mean article"
     ):
         recipe_text("artcle")
     with pytest.raises(ConfigError, match="There are article"):
-        recipe_text("../config/sections")
+        recipe_text("../config/data_sections")

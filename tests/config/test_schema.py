@@ -6,6 +6,7 @@ import pytest
 
 from clearppo.config import (
     ALIASES,
+    SCHEMAS,
     DataConfig,
     ModelConfig,
     PPOConfig,
@@ -27,35 +28,43 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "data": {"dataset_config": None, "dataset_train_split": "train", "max_prompt_length": None},
     "sampling": {
         "response_length": 53, "temperature": 0.7, "top_k": 0, "top_p": 1.0, "stop_token_ids": [], "stop_strings": [],
-        "generation_batch_size": None,
+        "generation_batch_size": None, "num_generations": 1, "fixed_length": False, "truncate_token": None,
+        "truncate_after": 0,
     },
     "reward": {
         "reward_funcs": [], "reward_model_path": None, "reward_weights": None, "missing_eos_penalty": None,
-        "whiten_rewards": False,
+        "missing_eos_score": None, "score_scaling": None, "score_clip": None, "whiten_rewards": False,
     },
     "kl": {
         "kl_coef": 0.05, "kl_estimator": "k1", "kl_controller": "fixed", "kl_target": 6.0, "kl_horizon": 10000.0,
+        "kl_loss_coef": 0.0, "kl_loss_estimator": "k3",
     },
     "ppo": {
         "num_ppo_epochs": 4, "num_mini_batches": 1, "gamma": 1.0, "lam": 0.95, "cliprange": 0.2, "cliprange_high": None,
         "dual_clip": None, "cliprange_value": 0.2, "vf_coef": 0.1, "entropy_coef": 0.0, "whiten_advantages": True,
-        "early_stop_kl": None,
+        "early_stop_kl": None, "advantage_estimator": "gae", "critic_lam": None, "critic_warmup_steps": 0,
+        "unbiased_whitening": False,
+    },
+    "ptx": {
+        "ptx_coef": 0.0, "ptx_dataset_name": None, "ptx_batch_ratio": 1.0, "ptx_max_length": 512,
+        "ptx_reduction": "sum",
     },
     "optim": {
         "learning_rate": 3e-6, "critic_learning_rate": None, "adam_beta1": 0.9, "adam_beta2": 0.999,
         "adam_epsilon": 1e-5, "weight_decay": 0.0, "lr_scheduler_type": "linear", "warmup_ratio": 0.0,
-        "max_grad_norm": 1.0,
+        "max_grad_norm": 1.0, "critic_adam_epsilon": None, "adam_style": "torch", "min_lr_ratio": 0.0,
+        "warmup_steps": None, "warmup_start": 0.0,
     },
     "run": {
         "overwrite_output_dir": False, "total_episodes": 10000, "batch_size": 64, "micro_batch_size": 16, "seed": 42,
-        "sample_steps": 10, "logging_steps": 1,
+        "sample_steps": 10, "logging_steps": 1, "ema_decay": None,
     },
 }  # fmt: skip
 REQUIRED = {"model_name_or_path", "dataset_name", "output_dir"}
 
 
 def test_the_defaults_are_those_that_people_know() -> None:
-    found: dict[str, dict[str, Any]] = {section: {} for section in sections()}
+    found: dict[str, dict[str, Any]] = {section: {} for section in sections(PPOConfig)}
     for leaf in leaves().values():
         if not leaf.required:
             found[leaf.section][leaf.name] = leaf.default
@@ -82,7 +91,7 @@ def test_every_option_is_explained(leaf: str) -> None:
 
 
 def test_every_section_is_explained() -> None:
-    assert all((model.__doc__ or "").strip().endswith(".") for model in sections().values())
+    assert all((model.__doc__ or "").strip().endswith(".") for model in sections(PPOConfig).values())
 
 
 def test_every_option_has_another_value_in_these_tests(other_values: dict[str, Any]) -> None:
@@ -92,12 +101,13 @@ def test_every_option_has_another_value_in_these_tests(other_values: dict[str, A
 
 
 def test_aliases_name_options_and_hide_none() -> None:
-    assert set(ALIASES.values()) <= set(leaves())
-    assert not set(ALIASES) & set(leaves())
+    known = {name for schema in SCHEMAS.values() for name in leaves(schema)}
+    assert set(ALIASES.values()) <= known
+    assert not set(ALIASES) & known
 
 
 def test_flags_of_the_command_itself_are_free() -> None:
-    assert not {"config", "recipe", "help", *sections()} & {*leaves(), *ALIASES}
+    assert not {"config", "recipe", "help", *sections(PPOConfig)} & {*leaves(), *ALIASES}
 
 
 def test_sizes_follow_from_the_options(load: Any) -> None:

@@ -1,4 +1,4 @@
-"""`clearppo ppo --help`, written from the schema."""
+"""`clearppo ppo --help` and its kin, written from the schemas."""
 
 import os
 import shutil
@@ -9,38 +9,20 @@ from rich.console import Console
 from rich.padding import Padding
 from rich.text import Text
 
+from clearppo.cli.guide import Guide
 from clearppo.config import Leaf, leaves, list_recipes, sections
 from clearppo.config.kinds import Kind, spelled
 
-EXAMPLES = (
-    (
-        "your prompts, your reward",
-        "clearppo ppo --model_name_or_path Qwen/Qwen3-0.6B --dataset_name prompts.jsonl \\",
-        "             --reward_funcs reward.py:score --output_dir runs/first",
-    ),
-    ("a config file; flags win over it", "clearppo ppo --config ppo.yaml --kl_coef 0.1"),
-    ("the article's PPO as a start", "clearppo ppo --recipe article --config ppo.yaml"),
-    ("LoRA and a trained reward model", "clearppo ppo --config ppo.yaml --use_peft --reward_model_path rm/"),
-)
-INTRODUCTION = (
-    "Train a language model with PPO. It answers prompts, the answers are scored, and it learns to answer so that the "
-    "scores rise without leaving the reference model too far behind. Needed are a model, prompts, a source of scores "
-    "and a directory for the results."
-)
 HOW_TO_GIVE = (
     "Any option below can stand in the config file, under its section, or on the command line, where hyphens are as "
     "good as underscores. A recipe is overridden by the file, and the file by the command line. A list is written a,b "
     'or \'["a", "b"]\', or its option is repeated; none switches an option off where that is said. An option that is '
     "unknown, or that would have no effect, is an error."
 )
-CONFIG = (
-    "YAML in sections, as below: `kl:` and under it `kl_coef: 0.05`. It may name its recipe at the top: "
-    "`recipe: article`."
-)
 
 
-def ppo_help(width: int | None = None, color: bool | None = None) -> str:
-    """The help of `clearppo ppo`: examples, how options are given, then every option by section.
+def command_help(guide: Guide, width: int | None = None, color: bool | None = None) -> str:
+    """The help of a command: examples, how options are given, then every option by section.
 
     By default as wide as the terminal, between 60 and 120 columns, and in colour where stdout is a terminal.
     """
@@ -59,31 +41,31 @@ def ppo_help(width: int | None = None, color: bool | None = None) -> str:
         emoji=False,
         legacy_windows=False,
     )
-    console.print(Text("Usage: clearppo ppo [--config FILE] [--recipe NAME] [--OPTION VALUE]...\n"))
-    console.print(Text(INTRODUCTION))
-    _print_examples(console)
+    console.print(Text(f"Usage: clearppo {guide.schema.command} [--config FILE] [--recipe NAME] [--OPTION VALUE]...\n"))
+    console.print(Text(guide.introduction))
+    _print_examples(console, guide)
     console.print(Text(HOW_TO_GIVE))
-    _print_general(console)
-    for section, model in sections().items():
+    _print_general(console, guide)
+    for section, model in sections(guide.schema).items():
         _print_heading(console, section, " ".join((model.__doc__ or "").split()))
-        for leaf in leaves().values():
+        for leaf in leaves(guide.schema).values():
             if leaf.section == section:
                 _print_leaf(console, leaf)
     return "\n".join(line.rstrip() for line in buffer.getvalue().rstrip().splitlines())
 
 
-def _print_examples(console: Console) -> None:
+def _print_examples(console: Console, guide: Guide) -> None:
     _print_heading(console, "Examples")
-    for comment, *lines in EXAMPLES:
+    for comment, *lines in guide.examples:
         console.print(Text(f"  # {comment}", style="dim"))
         for line in lines:
             console.print(Text(f"  {line}"), no_wrap=True, overflow="ignore", crop=False)  # stays copyable
     console.print()
 
 
-def _print_general(console: Console) -> None:
+def _print_general(console: Console, guide: Guide) -> None:
     _print_heading(console, "General")
-    _print_option(console, "--config", "FILE", "", CONFIG)
+    _print_option(console, "--config", "FILE", "", guide.config)
     recipes = f"A built-in set of options to start from: {', '.join(list_recipes())}. See clearppo recipes."
     _print_option(console, "--recipe", "NAME", "", recipes)
     _print_option(console, "-h, --help", "", "", "This text.")

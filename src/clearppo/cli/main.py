@@ -15,9 +15,13 @@ INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
 COMMANDS = {
     "quickstart": LazyCommand(
-        "clearppo.cli.quickstart:quickstart", "Watch a small model get better by PPO, in minutes."
+        "clearppo.cli.quickstart:quickstart", "Watch a small model get better in three steps, in minutes."
     ),
-    "ppo": LazyCommand("clearppo.cli.ppo:ppo", "Train a language model with PPO."),
+    "sft": LazyCommand("clearppo.cli.sft:sft", "Step 1: fine-tune a language model on demonstrations."),
+    "reward": LazyCommand("clearppo.cli.reward:reward", "Step 2: train a reward model from comparisons."),
+    "ppo": LazyCommand("clearppo.cli.ppo:ppo", "Step 3: train a language model with PPO."),
+    "rlhf": LazyCommand("clearppo.cli.rlhf:rlhf", "All three steps in a row, from one model and three files."),
+    "prefs": LazyCommand("clearppo.cli.prefs:prefs", "Make comparisons from a model's own answers."),
     "chat": LazyCommand("clearppo.cli.chat:chat", "Talk to a model in the terminal."),
     "recipes": LazyCommand("clearppo.cli.recipes:recipes", "List the built-in recipes, or show one."),
     "env": LazyCommand("clearppo.cli.env:env", "Print versions and hardware, for bug reports."),
@@ -86,19 +90,20 @@ def _print_version(ctx: click.Context, _option: click.Parameter, wanted: bool) -
     invoke_without_command=True,
     table=COMMANDS,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog="\b\nExamples:\n  clearppo quickstart\n  clearppo ppo --help\n"
-    "  clearppo ppo --config ppo.yaml --learning_rate 1e-6\n  clearppo recipes show article",
+    epilog="\b\nExamples:\n  clearppo quickstart\n  clearppo rlhf --help\n"
+    "  clearppo ppo --config ppo.yaml --learning_rate 1e-6\n  clearppo recipes show instructgpt",
 )
 @click.option(
     "--version", is_flag=True, is_eager=True, expose_value=False, callback=_print_version, help="Print the version."
 )
 @click.pass_context
 def main(ctx: click.Context) -> None:
-    """PPO for language models, from human (or any other) feedback.
+    """Language models trained from human (or any other) feedback: fine-tuning, reward model, PPO.
 
-    A policy answers prompts (sampling), the answers are scored and charged for their distance from the reference
-    (feedback), and the policy learns from that (learning). `clearppo quickstart` shows all of it on a small model;
-    `clearppo ppo` does it to yours.
+    Step 1, sft: a language model imitates demonstrations. Step 2, reward: a reward model learns from comparisons of
+    answers. Step 3, ppo: the model answers prompts (sampling), its answers are scored and charged for their distance
+    from the start model (feedback), and it learns from that (learning). `clearppo rlhf` runs all three on your files;
+    `clearppo quickstart` shows them on a small model.
     """
     if ctx.invoked_subcommand is None:
         click.echo(ctx.get_help())

@@ -8,7 +8,8 @@ from clearppo.config import list_recipes, recipe_summary, recipe_text
 @click.group(invoke_without_command=True)
 @click.pass_context
 def recipes(ctx: click.Context) -> None:
-    """List the built-in recipes: sets of options to start from, used with `clearppo ppo --recipe NAME`.
+    """List the built-in recipes: sets of options to start from, used with `clearppo rlhf --recipe NAME`, or for one
+    step with `clearppo sft`, `reward` or `ppo`.
 
     `clearppo recipes show NAME` prints one, with comments; it can be saved, changed and used with --config.
     """

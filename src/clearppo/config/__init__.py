@@ -1,37 +1,68 @@
-"""What a run is configured by: one validated model, its recipes, how it is read, written and summed up. No torch.
+"""What a run is configured by: one validated model a command, recipes, how it is read, written and summed up. No torch.
 
-load_config(recipe=..., config_path=..., flags=...)  ->  PPOConfig      recipe < file < flags
-dump_config(config)  ->  YAML that loads to an equal PPOConfig
-objective(config)    ->  the line that says what is really optimised
+load_config(SCHEMA, recipe=..., config_path=..., flags=...)  ->  a SCHEMA      recipe < file < flags
+dump_config(config)  ->  YAML that loads to an equal configuration
+objective(config)    ->  the line that says what PPO really optimises
 """
 
+from clearppo.config.command import CommandConfig, explicit, inert, sections, values
+from clearppo.config.data_sections import AnswerConfig, DataConfig, RewardConfig, RewardFunction, SamplingConfig
 from clearppo.config.dump import dump_config
-from clearppo.config.learning_sections import KLConfig, OptimConfig, PPOSection, RunConfig
+from clearppo.config.learning_sections import KLConfig, OptimConfig, PPOOptimConfig, PPOSection, PtxConfig, RunConfig
 from clearppo.config.leaves import ALIASES, Leaf, canonical, leaves
 from clearppo.config.load import load_config, unknown_option
 from clearppo.config.messages import InertOptionError, OptionError
+from clearppo.config.model_sections import ModelConfig, NetworkConfig, ReadModelConfig
 from clearppo.config.objective import objective
+from clearppo.config.pipeline import Pipeline, load_pipeline
 from clearppo.config.recipes import list_recipes, recipe_summary, recipe_text
-from clearppo.config.schema import PPOConfig, explicit, inert, sections
-from clearppo.config.sections import DataConfig, ModelConfig, RewardConfig, RewardFunction, SamplingConfig, Section
+from clearppo.config.schema import PPOConfig
+from clearppo.config.section import Section
+from clearppo.config.step_schemas import SCHEMAS, PrefsConfig, RewardModelConfig, RLHFConfig, SFTConfig
+from clearppo.config.step_sections import (
+    LabelConfig,
+    PipelineConfig,
+    RewardDataConfig,
+    RMConfig,
+    SFTDataConfig,
+    TrainRunConfig,
+)
 from clearppo.config.values import list_from_text
 
 __all__ = [
     "ALIASES",
+    "SCHEMAS",
+    "AnswerConfig",
+    "CommandConfig",
     "DataConfig",
     "InertOptionError",
     "KLConfig",
+    "LabelConfig",
     "Leaf",
     "ModelConfig",
+    "NetworkConfig",
     "OptimConfig",
     "OptionError",
     "PPOConfig",
+    "PPOOptimConfig",
     "PPOSection",
+    "Pipeline",
+    "PipelineConfig",
+    "PrefsConfig",
+    "PtxConfig",
+    "RLHFConfig",
+    "RMConfig",
+    "ReadModelConfig",
     "RewardConfig",
+    "RewardDataConfig",
     "RewardFunction",
+    "RewardModelConfig",
     "RunConfig",
+    "SFTConfig",
+    "SFTDataConfig",
     "SamplingConfig",
     "Section",
+    "TrainRunConfig",
     "canonical",
     "dump_config",
     "explicit",
@@ -40,9 +71,11 @@ __all__ = [
     "list_from_text",
     "list_recipes",
     "load_config",
+    "load_pipeline",
     "objective",
     "recipe_summary",
     "recipe_text",
     "sections",
     "unknown_option",
+    "values",
 ]

@@ -6,26 +6,31 @@ from typing import cast
 
 import yaml
 
+from clearppo.config.command import CommandConfig, inert, section_of, sections, values
 from clearppo.config.kinds import qualified_name
 from clearppo.config.leaves import leaves
-from clearppo.config.schema import PPOConfig, inert, section_of, sections, values
 
 _PLAIN = re.compile(r"[\w./-]+", re.ASCII)  # text that reads well without quotes, if YAML does not take it for a number
 
 
-def dump_config(config: PPOConfig) -> str:
+_ELSEWHERE = {"prefs": "--output_file ANOTHER_FILE"}
+
+
+def dump_config(config: CommandConfig) -> str:
     """YAML with every option. Those without effect stand as comments with the reason, so that the file loads again.
 
     A Python callable among the reward functions is written as `module:name`; the file loads again where that can be
     imported, which a lambda, a notebook's function or one defined inside another cannot.
     """
     # What stands at its default without effect would be an error in a file; an "off" that the user set may stay.
-    asleep = {name: why for name, why in inert(config).items() if values(config)[name] == leaves()[name].default}
+    value, known = values(config), leaves(type(config))
+    asleep = {name: why for name, why in inert(config).items() if value[name] == known[name].default}
+    elsewhere = _ELSEWHERE.get(config.command, "--output_dir ANOTHER_DIRECTORY")
     lines = [
         f"# The resolved configuration of a run, written by ClearPPO {clearppo_version()}.",
-        "# Run it again: clearppo ppo --config THIS_FILE --output_dir ANOTHER_DIRECTORY",
+        f"# Run it again: clearppo {config.command} --config THIS_FILE {elsewhere}",
     ]
-    for section in sections():
+    for section in sections(type(config)):
         lines += ["", f"{section}:"]
         entries = [
             (f"  # {name}: {_scalar(value)}  (without effect: {asleep[name].because})")

@@ -5,13 +5,13 @@ from here.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, cast, get_args, get_origin
 
-from annotated_types import Ge, Gt, Le, Lt
+from annotated_types import Ge, Gt, Le, Lt, MinLen
 from pydantic.fields import FieldInfo
 
 OFF_WORDS = frozenset({"none", "null", "off"})
@@ -25,7 +25,7 @@ class OnlyIf:
     """
 
     option: str
-    test: Literal["equals", "is set", "is positive"]
+    test: Literal["equals", "in", "is set", "is positive"]
     because: str
     mend: str
     value: object = None
@@ -35,6 +35,8 @@ class OnlyIf:
         match self.test:
             case "equals":
                 return value == self.value
+            case "in":
+                return value in cast(Sequence[object], self.value)
             case "is set":
                 return value is not None
             case "is positive":
@@ -45,6 +47,8 @@ class OnlyIf:
         match self.test:
             case "equals":
                 return f"{flag(self.option)} {spelled(self.value)}"
+            case "in":
+                return f"{flag(self.option)} {' or '.join(map(spelled, cast(Sequence[object], self.value)))}"
             case "is set":
                 return flag(self.option)
             case "is positive":
@@ -92,7 +96,7 @@ def kind_of(annotation: object) -> Kind:
         # "a string or a callable" is written as a string; only Python can hand over the callable.
         return Kind(item=item if isinstance(item, type) else str)
     if origin in (Union, UnionType):
-        parts = [kind_of(argument) for argument in arguments if argument is not NoneType]
+        parts = [kind_of(part) for part in arguments if part is not NoneType and not _is_function(part)]
         return Kind(
             scalar=next((part.scalar for part in parts if part.scalar), None),
             item=next((part.item for part in parts if part.item), None),
@@ -100,6 +104,11 @@ def kind_of(annotation: object) -> Kind:
             optional=NoneType in arguments,
         )
     return Kind(scalar=cast(type, annotation))
+
+
+def _is_function(annotation: object) -> bool:
+    """Whether it is the Python half of "text or a function", which nobody can type."""
+    return get_origin(annotation) is Callable
 
 
 def flag(name: str) -> str:
@@ -177,6 +186,8 @@ def _bounds(field: FieldInfo) -> str:
                 words.append(f"below {meta.lt}")
             case Le():
                 words.append(f"at most {meta.le}")
+            case MinLen(min_length=1):
+                words.append("that is not empty")
             case _:
                 pass
     return " " + " and ".join(words) if words else ""

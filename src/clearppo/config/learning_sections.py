@@ -5,12 +5,36 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from clearppo.config.kinds import OnlyIf
-from clearppo.config.sections import Section
+from clearppo.config.model_sections import WITH_CRITIC
+from clearppo.config.section import Section
 
+_BY_TOKEN = OnlyIf(
+    "advantage_estimator",
+    "in",
+    "it credits whole answers, not tokens",
+    "--advantage_estimator gae",
+    value=("gae", "reinforce++"),
+)
+_NOT_GRPO = OnlyIf(
+    "advantage_estimator",
+    "in",
+    "it scales within each prompt already",
+    "--advantage_estimator gae",
+    value=("gae", "rloo", "reinforce++"),
+)
+_FALLS = OnlyIf(
+    "lr_scheduler_type",
+    "in",
+    "the rate does not fall",
+    "--lr_scheduler_type cosine",
+    value=("linear", "cosine", "inverse_sqrt"),
+)
 _WITH_CLIP = OnlyIf("cliprange", "is set", "the policy's ratio is not clipped at all", "--cliprange 0.2")
 _ADAPTIVE = OnlyIf(
     "kl_controller", "equals", "the coefficient stays at kl_coef", "--kl_controller adaptive", value="adaptive"
 )
+_IN_LOSS = OnlyIf("kl_loss_coef", "is positive", "the loss holds no KL", "--kl_loss_coef 0.01")
+_WITH_PTX = OnlyIf("ptx_coef", "is positive", "no pretraining loss is mixed in", "--ptx_coef 27.8")
 _CRITIC_LEARNS = OnlyIf("vf_coef", "is positive", "the critic does not learn", "--vf_coef 0.1")
 
 
@@ -33,6 +57,19 @@ class KLConfig(Section):
         description="How a token's KL is measured. k1: log-ratio, the article's. k2: half its square, never negative, "
         "biased. k3: never negative, unbiased. full: over the whole vocabulary, exact, more memory. As a reward only "
         "k1 has the KL's gradient (docs/math.md): keep it unless you compare.",
+    )
+    kl_loss_coef: float = Field(
+        default=0.0,
+        ge=0,
+        le=1_000_000,
+        description="Weight of a KL term in the loss itself, beside or instead of the penalty in the reward (GRPO: "
+        "0.04 "
+        "or 0.001). 0: none.",
+    )
+    kl_loss_estimator: Annotated[Literal["k2", "k3", "full"], _IN_LOSS] = Field(
+        default="k3",
+        description="How a token's KL is measured in the loss. k2 has the right gradient on fresh samples; k3 is "
+        "GRPO's; full is exact, over the whole vocabulary, with a forward pass of the reference in every step.",
     )
     kl_controller: Literal["fixed", "adaptive"] = Field(
         default="fixed",
@@ -65,19 +102,34 @@ class PPOSection(Section):
         ge=1,
         description="Optimiser steps an epoch: the batch is split into so many equal parts. It must divide batch_size.",
     )
-    gamma: float = Field(
+    advantage_estimator: Literal["gae", "rloo", "grpo", "reinforce++"] = Field(
+        default="gae",
+        description="What an answer's tokens are credited with. gae: a critic's estimate, PPO proper. Without a "
+        "critic: "
+        "rloo, its reward less the mean of the prompt's other answers; grpo, its reward in standard deviations from "
+        "the prompt's mean; reinforce++, the rewards to come, whitened over the batch.",
+    )
+    gamma: Annotated[float, _BY_TOKEN] = Field(
         default=1.0,
         ge=0,
         le=1,
         description="Discount a token. 1: a reward counts the same however far ahead, right for answers of bounded "
         "length.",
     )
-    lam: float = Field(
+    lam: Annotated[float, WITH_CRITIC] = Field(
         default=0.95,
         ge=0,
         le=1,
         description="GAE's lambda. 1 trusts the rewards that came (no bias, noisy; the article), 0 trusts the critic's "
         "next value. Usual: 0.95 to 1.",
+    )
+    critic_lam: Annotated[float | None, WITH_CRITIC, _CRITIC_LEARNS] = Field(
+        default=None,
+        ge=0,
+        le=1,
+        description="Another lambda for the critic's targets (VAPO's decoupled GAE: 1 here, 0.95 for the policy). "
+        "none: "
+        "lam for both.",
     )
     cliprange: float | None = Field(
         default=0.2,
@@ -99,17 +151,23 @@ class PPOSection(Section):
         description="Bound on the ratio of tokens with negative advantage, which clipping leaves unbounded (Ye et al. "
         "2020). Usual: 3.",
     )
-    cliprange_value: Annotated[float | None, _CRITIC_LEARNS] = Field(
+    cliprange_value: Annotated[float | None, WITH_CRITIC, _CRITIC_LEARNS] = Field(
         default=0.2,
         gt=0,
         description="The critic's loss counts a value at most so far from its old value, in score units. none: plain "
         "squared error, (8).",
     )
-    vf_coef: float = Field(
+    vf_coef: Annotated[float, WITH_CRITIC] = Field(
         default=0.1,
         ge=0,
         le=1_000_000,
         description="Weight of the critic's loss beside the actor's, the 0.1 of equation (9).",
+    )
+    critic_warmup_steps: Annotated[int, WITH_CRITIC, _CRITIC_LEARNS] = Field(
+        default=0,
+        ge=0,
+        description="In so many first iterations only the critic learns, and the policy waits until its values mean "
+        "something (PPO-max). Usual: 0 to 20.",
     )
     entropy_coef: float = Field(
         default=0.0,
@@ -118,10 +176,14 @@ class PPOSection(Section):
         description="Bonus for a nat of entropy a token, against early narrowing. Usual: 0 to 0.01; too much makes "
         "nonsense.",
     )
-    whiten_advantages: bool = Field(
+    whiten_advantages: Annotated[bool, _NOT_GRPO] = Field(
         default=True,
         description="Shift and scale each batch's advantages to mean 0, variance 1, so that the step does not depend "
         "on the score's scale.",
+    )
+    unbiased_whitening: bool = Field(
+        default=False,
+        description="Whiten with the variance over n - 1 (TRL), rather than over n (lm-human-preferences).",
     )
     early_stop_kl: float | None = Field(
         default=None,
@@ -132,7 +194,7 @@ class PPOSection(Section):
 
 
 class OptimConfig(Section):
-    """The optimiser, AdamW, and its schedule."""
+    """The optimiser, Adam with decoupled weight decay, and its schedule."""
 
     learning_rate: float = Field(
         default=3e-6,
@@ -140,13 +202,6 @@ class OptimConfig(Section):
         le=10,
         description="Step size of the policy. Usual: 1e-6 to 5e-6 for full training, 1e-5 to 1e-4 with LoRA or tiny "
         "models.",
-    )
-    critic_learning_rate: Annotated[float | None, _CRITIC_LEARNS] = Field(
-        default=None,
-        gt=0,
-        le=10,
-        description="Step size of the critic's own parameters: its value head, and its network if separate. none: "
-        "learning_rate.",
     )
     adam_beta1: float = Field(
         default=0.9, ge=0, lt=1, description="Memory of Adam's mean gradient; 0.9 is about 10 steps."
@@ -163,23 +218,96 @@ class OptimConfig(Section):
         description="Added to Adam's denominator: parameters with smaller gradients take smaller steps. 1e-5 is PPO's "
         "custom, 1e-8 PyTorch's.",
     )
+    adam_style: Literal["torch", "tf"] = Field(
+        default="torch",
+        description="Where adam_epsilon stands. torch: beside the bias-corrected deviation. tf: beside the raw one, as "
+        "TensorFlow 1 had it, which makes the first steps of small gradients much smaller (lm-human-preferences).",
+    )
     weight_decay: float = Field(
         default=0.0,
         ge=0,
         description="AdamW's pull of the weights towards 0, as a fraction of the learning rate a step. Usual: 0.",
     )
-    lr_scheduler_type: Literal["linear", "constant", "cosine"] = Field(
+    lr_scheduler_type: Literal["linear", "constant", "cosine", "inverse_sqrt"] = Field(
         default="linear",
-        description="How the learning rate goes on after warm-up: linear or cosine down to 0, or constant.",
+        description="How the learning rate goes on after warm-up: linear or cosine down to min_lr_ratio, with the "
+        "inverse square root of the step, or constant.",
+    )
+    min_lr_ratio: Annotated[float, _FALLS] = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="The rate never falls below this share of learning_rate. InstructGPT's reward model: 0.1.",
     )
     warmup_ratio: float = Field(
         default=0.0,
         ge=0,
         le=1,
-        description="Share of all steps in which the learning rate climbs from 0. Usual: 0 to 0.1.",
+        description="Share of all steps in which the learning rate climbs. Usual: 0 to 0.1.",
+    )
+    warmup_steps: int | None = Field(
+        default=None,
+        ge=0,
+        description="The same as a number of steps (PPO: of iterations); give one of the two.",
+    )
+    warmup_start: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="Share of learning_rate that the climb begins with. InstructGPT: 0.1.",
     )
     max_grad_norm: float | None = Field(
         default=1.0, gt=0, description="Longer gradients are scaled down to this norm before each step. none: never."
+    )
+
+
+class PPOOptimConfig(OptimConfig):
+    """The optimiser of policy and critic, Adam, and its schedule, which moves once an iteration."""
+
+    critic_learning_rate: Annotated[float | None, WITH_CRITIC, _CRITIC_LEARNS] = Field(
+        default=None,
+        gt=0,
+        le=10,
+        description="Step size of the critic's own parameters: its value head, and its network if separate. none: "
+        "learning_rate.",
+    )
+    critic_adam_epsilon: Annotated[float | None, WITH_CRITIC, _CRITIC_LEARNS] = Field(
+        default=None,
+        gt=0,
+        description="Another adam_epsilon for the critic's own parameters (PPO-max). none: adam_epsilon.",
+    )
+
+
+class PtxConfig(Section):
+    """PPO-ptx: a language-modelling loss on other text, mixed into every step so that the policy forgets less."""
+
+    ptx_coef: float = Field(
+        default=0.0,
+        ge=0,
+        le=1_000_000,
+        description="Weight of the language-modelling loss beside PPO's. InstructGPT and DeepSpeed-Chat: 27.8. 0: "
+        "none.",
+    )
+    ptx_dataset_name: Annotated[str | None, _WITH_PTX] = Field(
+        default=None,
+        min_length=1,
+        description="The text for it: a file or hub dataset of demonstrations or plain text, in any format that "
+        "clearppo sft reads.",
+    )
+    ptx_batch_ratio: Annotated[float, _WITH_PTX] = Field(
+        default=1.0,
+        gt=0,
+        le=1000,
+        description="Texts for each answer of a mini-batch. InstructGPT: 8.",
+    )
+    ptx_max_length: Annotated[int, _WITH_PTX] = Field(
+        default=512, ge=2, description="Longest text in tokens. Longer ones are left out and counted, never cut."
+    )
+    ptx_reduction: Annotated[Literal["sum", "mean"], _WITH_PTX] = Field(
+        default="sum",
+        description="sum: the gradients of both losses are added (InstructGPT). mean: half of that, as "
+        "DeepSpeed-Chat's "
+        "gradient accumulation makes it.",
     )
 
 
@@ -221,3 +349,11 @@ class RunConfig(Section):
         default=10, ge=0, description="Show a table of sample answers every so many iterations; 0 never does."
     )
     logging_steps: int = Field(default=1, ge=1, description="Print a line of metrics every so many iterations.")
+    ema_decay: float | None = Field(
+        default=None,
+        gt=0,
+        lt=1,
+        description="Keep a running average of the policy, updated once an iteration, in ema_model/. InstructGPT: "
+        "0.992, "
+        "half of it from the last 86 iterations. none: no average.",
+    )

@@ -7,9 +7,10 @@ from types import MappingProxyType
 
 from pydantic.fields import FieldInfo
 
+from clearppo.config.command import CommandConfig, sections
 from clearppo.config.kinds import Kind, OnlyIf, allowed, kind_of, only_if
 from clearppo.config.messages import nearest
-from clearppo.config.schema import sections
+from clearppo.config.schema import PPOConfig
 
 # What other PPO programs call the same thing. Accepted wherever the name is.
 ALIASES: Mapping[str, str] = MappingProxyType(
@@ -25,6 +26,10 @@ ALIASES: Mapping[str, str] = MappingProxyType(
         "clip_range": "cliprange",
         "lr_scheduler": "lr_scheduler_type",
         "per_device_train_batch_size": "micro_batch_size",
+        "unsup_coef": "ptx_coef",
+        "lr_warmup_steps": "warmup_steps",
+        "center_rewards_coefficient": "center_coef",
+        "reward_clip": "score_clip",
     }
 )
 
@@ -70,10 +75,10 @@ class Leaf:
 
 
 @cache
-def leaves() -> Mapping[str, Leaf]:
-    """Every option by its name, in the order of the help."""
+def leaves(schema: type[CommandConfig] = PPOConfig) -> Mapping[str, Leaf]:
+    """Every option of a command by its name, in the order of the help."""
     found: dict[str, Leaf] = {}
-    for section, model in sections().items():
+    for section, model in sections(schema).items():
         for name, field in model.model_fields.items():
             assert name not in found, f"{name} stands in two sections, but flags are flat"
             found[name] = Leaf(section, name, field)
@@ -86,7 +91,8 @@ def canonical(name: str) -> str:
     return ALIASES.get(plain, plain)
 
 
-def nearest_leaf(name: str) -> str | None:
+def nearest_leaf(name: str, schema: type[CommandConfig] = PPOConfig) -> str | None:
     """The option that an unknown name was probably meant to be: spelled as it or as one of its aliases."""
-    near = nearest(name, [*leaves(), *ALIASES])
+    known = leaves(schema)
+    near = nearest(name, [*known, *(alias for alias, leaf in ALIASES.items() if leaf in known)])
     return canonical(near) if near else None

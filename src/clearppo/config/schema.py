@@ -1,22 +1,25 @@
 """PPOConfig: the whole configuration of `clearppo ppo`, and the rules that hold between its options."""
 
 import math
-from collections.abc import Mapping
+from typing import ClassVar
 
-from pydantic import model_validator
-
-from clearppo.config.kinds import OnlyIf, flag, only_if, spelled
-from clearppo.config.learning_sections import KLConfig, OptimConfig, PPOSection, RunConfig
+from clearppo.config.command import CommandConfig, explicit
+from clearppo.config.data_sections import DataConfig, RewardConfig, SamplingConfig
+from clearppo.config.kinds import spelled
+from clearppo.config.learning_sections import KLConfig, PPOOptimConfig, PPOSection, PtxConfig, RunConfig
 from clearppo.config.messages import InertOptionError, OptionError, listed
-from clearppo.config.sections import DataConfig, ModelConfig, RewardConfig, SamplingConfig, Section
+from clearppo.config.model_sections import ModelConfig
+from clearppo.config.rules import check_device, check_warmup
 
 
-class PPOConfig(Section):
+class PPOConfig(CommandConfig):
     """Everything that determines a PPO run. Frozen and checked at birth: a PPOConfig that exists makes sense.
 
     Raises ConfigError (or its subclass OptionError) for an option that is unknown, of the wrong type, out of range,
     contradicted by another, or set without having an effect.
     """
+
+    command: ClassVar[str] = "ppo"
 
     model: ModelConfig
     data: DataConfig
@@ -24,7 +27,8 @@ class PPOConfig(Section):
     reward: RewardConfig
     kl: KLConfig = KLConfig()
     ppo: PPOSection = PPOSection()
-    optim: OptimConfig = OptimConfig()
+    ptx: PtxConfig = PtxConfig()
+    optim: PPOOptimConfig = PPOOptimConfig()
     run: RunConfig
 
     @property
@@ -37,71 +41,26 @@ class PPOConfig(Section):
         """Answers an optimiser step: batch_size / num_mini_batches, which divides."""
         return self.run.batch_size // self.ppo.num_mini_batches
 
-    @model_validator(mode="after")
-    def _makes_sense(self) -> "PPOConfig":
-        _check_inert(self)
+    @property
+    def has_critic(self) -> bool:
+        """Whether a critic gives credit and learns; the other estimators of advantages do without."""
+        return self.ppo.advantage_estimator == "gae"
+
+    def check(self) -> None:
+        _check_without_effect(self)
         _check_sizes(self)
         _check_rewards(self.reward)
-        _check_others(self)
-        return self
-
-
-def sections() -> Mapping[str, type[Section]]:
-    """Name and model of each section, in the order of the help and of the resolved config."""
-    found: dict[str, type[Section]] = {}
-    for name, field in PPOConfig.model_fields.items():
-        assert isinstance(field.annotation, type)
-        assert issubclass(field.annotation, Section)
-        found[name] = field.annotation
-    return found
-
-
-def values(config: PPOConfig) -> dict[str, object]:
-    """Every option's value by its name, flat, in the schema's order."""
-    return {leaf: value for section in sections() for leaf, value in section_of(config, section)}
-
-
-def section_of(config: PPOConfig, section: str) -> list[tuple[str, object]]:
-    """The options of one section with their values."""
-    return list(dict(config)[section])
-
-
-def inert(config: PPOConfig) -> dict[str, OnlyIf]:
-    """The options that have no effect under this configuration, each with the condition that does not hold."""
-    value = values(config)
-    return {
-        leaf: condition
-        for section in sections().values()
-        for leaf, field in section.model_fields.items()
-        for condition in only_if(field)
-        if not condition.holds(value[condition.option])
-    }
-
-
-def explicit(config: PPOConfig) -> frozenset[str]:
-    """The names of the options that were set, rather than left at their defaults."""
-    return frozenset(leaf for _, section in config for leaf in section.model_fields_set)
-
-
-def _check_inert(config: PPOConfig) -> None:
-    """None and False are let through: they say that a thing is off, which it is."""
-    value, given = values(config), explicit(config)
-    for leaf, condition in inert(config).items():
-        if leaf in given and value[leaf] is not None and value[leaf] is not False:
-            raise InertOptionError(
-                leaf,
-                f"{leaf} = {spelled(value[leaf])} has no effect because {condition.option} = "
-                f"{spelled(value[condition.option])}: {condition.because}. "
-                f"Add {condition.mend}, or leave out {flag(leaf)}.",
+        _check_endings(self)
+        _check_kl(self)
+        _check_critic_free(self)
+        check_warmup(self.optim)
+        check_device(self.model)
+        if self.ptx.ptx_coef and self.ptx.ptx_dataset_name is None:
+            raise OptionError(
+                "ptx_dataset_name",
+                f"ptx_coef = {spelled(self.ptx.ptx_coef)} mixes in a language-modelling loss, and there is no text for "
+                "it. Set --ptx_dataset_name FILE, or --ptx_coef 0 to do without.",
             )
-    one_step = config.ppo.num_ppo_epochs == 1 and config.ppo.num_mini_batches == 1
-    if config.ppo.early_stop_kl is not None and one_step:
-        raise InertOptionError(
-            "early_stop_kl",
-            f"early_stop_kl = {spelled(config.ppo.early_stop_kl)} has no effect because num_ppo_epochs = 1 and "
-            "num_mini_batches = 1: an update of one step has nothing left to stop. "
-            "Add --num_ppo_epochs 4, or leave out --early_stop_kl.",
-        )
 
 
 def _check_sizes(config: PPOConfig) -> None:
@@ -149,7 +108,84 @@ def _check_rewards(reward: RewardConfig) -> None:
         )
 
 
-def _check_others(config: PPOConfig) -> None:
+def _check_without_effect(config: PPOConfig) -> None:
+    """Options whose effect hangs on more than one other."""
+    ppo, given = config.ppo, explicit(config)
+    if ppo.early_stop_kl is not None and ppo.num_ppo_epochs == 1 and ppo.num_mini_batches == 1:
+        raise InertOptionError(
+            "early_stop_kl",
+            f"early_stop_kl = {spelled(ppo.early_stop_kl)} has no effect because num_ppo_epochs = 1 and "
+            "num_mini_batches = 1: an update of one step has nothing left to stop. "
+            "Add --num_ppo_epochs 4, or leave out --early_stop_kl.",
+        )
+    if ppo.critic_warmup_steps >= config.num_iterations:
+        raise InertOptionError(
+            "critic_warmup_steps",
+            f"critic_warmup_steps = {ppo.critic_warmup_steps} leaves the policy nothing to learn in: this run has "
+            f"{config.num_iterations} iterations. Use fewer, or a larger --total_episodes.",
+        )
+    whitens = config.reward.whiten_rewards or (ppo.whiten_advantages and ppo.advantage_estimator != "grpo")
+    if ppo.unbiased_whitening and "unbiased_whitening" in given and not whitens:
+        raise InertOptionError(
+            "unbiased_whitening",
+            "unbiased_whitening = true has no effect because nothing is whitened. "
+            "Add --whiten_advantages true, or leave out --unbiased_whitening.",
+        )
+
+
+def _check_endings(config: PPOConfig) -> None:
+    sampling, reward = config.sampling, config.reward
+    penalty = "missing_eos_penalty" if reward.missing_eos_penalty is not None else "missing_eos_score"
+    if reward.missing_eos_penalty is not None and reward.missing_eos_score is not None:
+        raise OptionError(
+            "missing_eos_score",
+            f"missing_eos_score = {spelled(reward.missing_eos_score)} replaces the score that missing_eos_penalty = "
+            f"{spelled(reward.missing_eos_penalty)} is subtracted from. Give only one of them.",
+        )
+    unending = sampling.fixed_length and sampling.truncate_token is None
+    if unending and (reward.missing_eos_penalty or reward.missing_eos_score is not None):
+        raise OptionError(
+            penalty,
+            f"{penalty} = {spelled(getattr(reward, penalty))} would meet every answer: with fixed_length = true and no "
+            f"truncate_token none ever ends. Add --truncate_token ., or leave out --{penalty}.",
+        )
+    if sampling.truncate_token is not None and not sampling.fixed_length:
+        raise OptionError(
+            "truncate_token",
+            f"truncate_token = {spelled(sampling.truncate_token)} cuts answers of fixed length, and fixed_length = "
+            "false. Add --fixed_length true, or use --stop_strings, which end an answer.",
+        )
+    if sampling.truncate_token is not None and sampling.truncate_after >= sampling.response_length:
+        raise OptionError(
+            "truncate_after",
+            f"truncate_after = {sampling.truncate_after} lies behind the end of an answer of response_length = "
+            f"{sampling.response_length} tokens. Use less than {sampling.response_length}.",
+        )
+
+
+def _check_critic_free(config: PPOConfig) -> None:
+    estimator, n = config.ppo.advantage_estimator, config.sampling.num_generations
+    if estimator in ("rloo", "grpo") and n < 2:
+        raise OptionError(
+            "num_generations",
+            f"advantage_estimator = {estimator} compares the answers to one prompt, and num_generations = {n}. "
+            "Set --num_generations 4, or --advantage_estimator gae.",
+        )
+    if estimator == "reinforce++" and not config.ppo.whiten_advantages:
+        raise OptionError(
+            "whiten_advantages",
+            "whiten_advantages = false leaves advantage_estimator = reinforce++ without any baseline: the mean that "
+            "whitening subtracts is the only one it has. Set --whiten_advantages true, or another estimator.",
+        )
+    if config.run.batch_size % n:
+        raise OptionError(
+            "num_generations",
+            f"num_generations = {n} does not divide batch_size = {config.run.batch_size}. "
+            f"Set --batch_size {max(config.run.batch_size // n, 1) * n}.",
+        )
+
+
+def _check_kl(config: PPOConfig) -> None:
     if config.kl.kl_controller == "adaptive" and config.kl.kl_coef == 0:
         raise OptionError(
             "kl_controller",
@@ -161,8 +197,4 @@ def _check_others(config: PPOConfig) -> None:
             "kl_horizon",
             f"kl_horizon = {spelled(config.kl.kl_horizon)} is too short for batch_size = {config.run.batch_size}: one "
             f"update could turn kl_coef negative. Use more than {config.run.batch_size // 5}; 10000 is usual.",
-        )
-    if config.model.device == "mps" and config.model.dtype == "float64":
-        raise OptionError(
-            "dtype", "dtype = float64 does not exist on device = mps. Set --device cpu, or --dtype float32."
         )
