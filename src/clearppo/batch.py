@@ -51,6 +51,34 @@ class Prompts:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Sequences:
+    """Whole texts, tokenised and right-padded, for learning to write them: SFT and PPO-ptx.
+
+    `mask` is True for real tokens (L columns in all); `loss_mask` for those whose log-probability is learned, never in
+    column 0, because nothing predicts the first token of a text.
+    """
+
+    ids: Int[Tensor, "B L"]
+    mask: Bool[Tensor, "B L"]
+    loss_mask: Bool[Tensor, "B L"]
+
+    def __len__(self) -> int:
+        return self.ids.shape[0]
+
+    def select(self, rows: Sequence[int]) -> "Sequences":
+        """These rows, with the padding columns that none of them needs cut off."""
+        index = torch.as_tensor(rows, device=self.ids.device)
+        mask = self.mask[index]
+        width = response_width(mask)
+        loss_mask = self.loss_mask[index][:, :width]
+        return type(self)(ids=self.ids[index][:, :width], mask=mask[:, :width], loss_mask=loss_mask)
+
+    def to(self, device: torch.device) -> "Sequences":
+        """The same batch on `device`."""
+        return type(self)(ids=self.ids.to(device), mask=self.mask.to(device), loss_mask=self.loss_mask.to(device))
+
+
+@dataclass(frozen=True, kw_only=True)
 class Rollout:
     """采样: answers, and what the policy thought of every token when it wrote it.
 
@@ -78,11 +106,13 @@ class Rollout:
 class Feedback:
     """反馈: the teacher's marks, and the rewards that equations (1) and (2) make of them.
 
-    `scores` is what lands on the last token (reward units); `parts` are its sources, before weighting.
+    `scores` is what lands on the last token (reward units); `raw_scores` is the sum of the sources as they gave it,
+    before any scaling, clipping or penalty; `parts` are the sources, before weighting.
     `kl` is the per-token estimate of KL(policy || reference) in nats.
     """
 
     scores: Float[Tensor, " B"]
+    raw_scores: Float[Tensor, " B"]
     parts: Mapping[str, Float[Tensor, " B"]]
     ref_log_probs: Float[Tensor, "B T"]
     kl: Float[Tensor, "B T"]
@@ -91,11 +121,15 @@ class Feedback:
 
 @dataclass(frozen=True, kw_only=True)
 class Experience:
-    """学习's input: a rollout with the advantage and the return of every token, equations (3) and (4)."""
+    """学习's input: a rollout with the advantage and the return of every token, equations (3) and (4).
+
+    `ref_log_probs` is the reference's log p of every token, for a KL inside the loss.
+    """
 
     rollout: Rollout
     advantages: Float[Tensor, "B T"]
     returns: Float[Tensor, "B T"]
+    ref_log_probs: Float[Tensor, "B T"]
 
     def __len__(self) -> int:
         return len(self.rollout)
@@ -122,6 +156,7 @@ class Experience:
             rollout=rollout,
             advantages=self.advantages[index][:, :width],
             returns=self.returns[index][:, :width],
+            ref_log_probs=self.ref_log_probs[index][:, :width],
         )
 
 

@@ -1,6 +1,7 @@
 """Reading rows: every format gives the same rows, and whatever is wrong is one sentence with file and line."""
 
 import csv
+import gzip
 import json
 import sys
 from pathlib import Path
@@ -52,6 +53,8 @@ def test_every_format_gives_the_same_rows(tmp_path: Path) -> None:
         write(tmp_path / "a.json", json.dumps(ROWS, indent=1)),
         write(tmp_path / "lines.json", lines),
         write(tmp_path / "a.csv", 'prompt,label\nThe film was,3\n"Say: «a, b»\nc",4\n'),
+        write(tmp_path / "a.jsonl.gz", gzip.compress(lines.encode())),
+        write(tmp_path / "a.JSON.gz", gzip.compress(json.dumps(ROWS).encode())),
         *(str(tmp_path / name) for name in ("a.parquet", "stream.arrow", "file.arrow")),
     ]
     for file in files:
@@ -241,6 +244,14 @@ def test_not_utf8_text(tmp_path: Path, name: str) -> None:
     nul = write(tmp_path / name, b'{"prompt": "a"}\n\n{"prompt": "b\0"}')
     assert f"{nul} line 3: a NUL byte" in refused(nul)
     assert "UTF-16" in refused(write(tmp_path / name, '{"prompt": "a"}'.encode("utf-16")))
+
+
+@pytest.mark.parametrize("content", [b"", b"plain", gzip.compress(b'{"prompt": "a"}')[:-9], b"\x1f\x8b\x08rubbish"])
+def test_corrupt_gzip(tmp_path: Path, content: bytes) -> None:
+    file = write(tmp_path / "p.jsonl.gz", content)
+    assert ("holds no prompts" if not content else f"{file} cannot be unpacked") in refused(file)
+    assert "ends in .gz;" in refused(write(tmp_path / "p.gz", content))
+    assert "ends in .csv.gz;" in refused(write(tmp_path / "p.csv.gz", content))
 
 
 @pytest.mark.parametrize("name", ["p.parquet", "p.arrow"])

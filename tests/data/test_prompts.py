@@ -161,6 +161,29 @@ def test_the_order_is_the_seeds_alone(seed: int, batch_size: int) -> None:
     assert [i for batch in first for i in batch] == one_by_one
 
 
+@given(st.integers(1, 7), st.integers(1, 5), st.integers(1, 4), st.integers(0, 5), st.integers(0, 2**40))
+def test_answers_to_one_prompt_are_adjacent(size: int, n_prompts: int, group: int, n_batches: int, seed: int) -> None:
+    """The same prompts in the same order as with one answer each, every row as often as asked for."""
+    prompts = made([i % 3 + 1 for i in range(size)])
+    batches = list(prompt_batches(prompts, n_prompts * group, n_batches, seed, 0, num_generations=group))
+    single = indices_of(prompts, n_prompts, n_batches, seed)
+    assert [tuple(b.columns["index"]) for b in batches] == [tuple(i for i in b for _ in range(group)) for b in single]
+    for batch in batches:
+        assert len(batch) == n_prompts * group
+        for first in range(0, len(batch), group):
+            for row in range(first, first + group):
+                assert batch.texts[row] == batch.texts[first]
+                assert torch.equal(batch.ids[row], batch.ids[first])
+                assert torch.equal(batch.mask[row], batch.mask[first])
+
+
+@pytest.mark.parametrize("group", [3, 16, 0, -2])
+def test_answers_that_do_not_fill_a_batch(group: int) -> None:
+    """At once, not when the first batch is asked for."""
+    with pytest.raises(ConfigError, match=f"num_generations = {group} does not divide batch_size = 8"):
+        prompt_batches(made([1]), 8, 1, 0, 0, num_generations=group)
+
+
 def test_seeds_and_epochs_differ() -> None:
     prompts = made([1] * 50)
     orders = [indices_of(prompts, 50, 2, seed) for seed in (0, 1)]

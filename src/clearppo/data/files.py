@@ -1,12 +1,15 @@
-"""Rows from files: JSON lines, JSON, CSV, Parquet, Arrow. Whatever is wrong becomes a DataError of one sentence."""
+"""Rows from files: JSON lines, JSON (both may be gzipped), CSV, Parquet, Arrow. What is wrong becomes a DataError."""
 
 import csv
 import difflib
+import gzip
 import json
 import re
 import sys
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,38 +19,67 @@ Located = tuple[str, Any]
 """Where a row stands in its file, for messages ("line 3", "row 2"), and the row."""
 
 
-def read_file(path: Path) -> list[Located]:
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """What is read from a file, in words for messages, and which of its columns are text.
+
+    `noun` is a plural ("prompts") and `example` one row. A CSV file's header must name one of `columns`; cells of
+    `texts` stay text even if all are written like numbers. `flag` is the option that named the file, `split_flag` the
+    one that chooses a part of a hub data set, both without dashes.
+    """
+
+    noun: str
+    example: str
+    columns: tuple[str, ...]
+    texts: frozenset[str]
+    flag: str = "dataset_name"
+    split_flag: str = "dataset_train_split"
+
+
+def read_file(path: Path, wanted: Wanted) -> list[Located]:
     """Every row of a file, with the place where it stands. The file's ending says how to read it.
 
     Raises DataError if the path is a directory, has an unknown ending, cannot be read or is malformed (with the line).
     """
     if path.is_dir():
-        inside = sorted(entry.name for entry in path.iterdir() if entry.suffix.lower() in READERS)[:5]
+        inside = sorted(entry.name for entry in path.iterdir() if is_readable(ending(entry)))[:5]
         instead = f"{path / inside[0]}" if inside else "a file in it"
         held = f"It holds {', '.join(inside)}." if inside else f"It holds no file that ends in {_endings()}."
-        raise DataError(f"{path} is a directory, not a file of prompts. {held} Use --dataset_name {instead}.")
-    reader = READERS.get(path.suffix.lower())
-    if reader is None:
+        raise DataError(f"{path} is a directory, not a file of {wanted.noun}. {held} Use --{wanted.flag} {instead}.")
+    if not is_readable(ending(path)):
         raise DataError(
-            f"{path} ends in {path.suffix or 'nothing'}; the ending says how a file is read and must be one of "
+            f"{path} ends in {ending(path) or 'nothing'}; the ending says how a file is read and must be one of "
             f"{_endings()}. Rename or convert it."
         )
     try:
-        return reader(path)
+        return _read_csv(path, wanted) if ending(path) == ".csv" else READERS[ending(path)](path)
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise DataError(f"{path} cannot be unpacked: {brief(error)}. Check that it is whole, or unpack it.") from error
     except OSError as error:
         raise DataError(
             f"{path} cannot be read: {error.strerror or brief(error)}. Check that it is whole and yours to read."
         ) from error
 
 
-def missing_file(path: Path) -> DataError:
+def ending(path: Path) -> str:
+    """The ending that says how a file is read, in small letters: ".json", ".jsonl.gz"."""
+    last = path.suffix.lower()
+    return Path(path.stem).suffix.lower() + last if last == ".gz" else last
+
+
+def is_readable(file_ending: str) -> bool:
+    """Whether files of this ending are read."""
+    return file_ending == ".csv" or file_ending in READERS
+
+
+def missing_file(path: Path, wanted: Wanted) -> DataError:
     """The error for a path where nothing is, with the nearest name in the same directory."""
     folder = path.parent
     if not folder.is_dir():
-        return DataError(f"there is no file {path}: the directory {folder} does not exist. Check --dataset_name.")
+        return DataError(f"there is no file {path}: the directory {folder} does not exist. Check --{wanted.flag}.")
     names = [entry.name for entry in folder.iterdir()]
     near = difflib.get_close_matches(path.name, names, n=1)
-    hint = f"Did you mean {folder / near[0]}?" if near else f"Looked in {folder.resolve()}. Check --dataset_name."
+    hint = f"Did you mean {folder / near[0]}?" if near else f"Looked in {folder.resolve()}. Check --{wanted.flag}."
     return DataError(f"there is no file {path}. {hint}")
 
 
@@ -66,6 +98,8 @@ def kind_and_message(error: BaseException) -> str:
 def _read_text(path: Path) -> str:
     """A UTF-8 file as text, a byte order mark removed. Raises DataError with the line of the first byte that is not."""
     raw = path.read_bytes()
+    if path.suffix.lower() == ".gz":
+        raw = gzip.decompress(raw)
     if b"\0" in raw:
         line = raw[: raw.index(b"\0")].count(b"\n") + 1
         raise DataError(f"{path} line {line}: a NUL byte, so this is no UTF-8 text (is it UTF-16?). Save it as UTF-8.")
@@ -146,7 +180,7 @@ def _long_cells() -> Iterator[None]:
         csv.field_size_limit(before)
 
 
-def _read_csv(path: Path) -> list[Located]:
+def _read_csv(path: Path, wanted: Wanted) -> list[Located]:
     """Comma-separated cells under a header line. A column of numbers becomes numbers, its empty cells None."""
     text = _read_text(path)
     if not text.strip():
@@ -165,25 +199,26 @@ def _read_csv(path: Path) -> list[Located]:
         except csv.Error as error:
             line = reader.line_num
             raise DataError(f'{path} line {line}: not CSV ({brief(error)}). Quote cells as in "a, b".') from error
-    _check_header(path, header)
+    _check_header(path, header, wanted)
     for where, cells in rows:
         if len(cells) != len(header):
             raise DataError(
                 f"{path} {where}: {len(cells)} cells under a header of {len(header)}. Quote cells that hold a comma."
             )
     columns = {name: [cells[index] for _, cells in rows] for index, name in enumerate(header)}
-    typed = {name: cells if name == "prompt" else _numbers(cells) for name, cells in columns.items()}
+    typed = {name: cells if name in wanted.texts else _numbers(cells) for name, cells in columns.items()}
     return [(where, {name: typed[name][index] for name in header}) for index, (where, _) in enumerate(rows)]
 
 
-def _check_header(path: Path, header: list[str]) -> None:
-    if "prompt" not in header:
+def _check_header(path: Path, header: list[str], wanted: Wanted) -> None:
+    if not set(wanted.columns) & set(header):
+        one_of = " or ".join(f"`{name}`" for name in wanted.columns)
         separator = next((mark for mark in (";", "\t", "|") if len(header) == 1 and mark in header[0]), None)
         if separator is not None:
             mend = f"Separate the cells with commas (here they seem to be separated by {separator!r})."
         else:
-            mend = "The first line must name the columns, one of them prompt."
-        raise DataError(f"{path} line 1: no column `prompt` in the header ({_quoted(header)}). {mend}")
+            mend = f"The first line must name the columns, one of them {' or '.join(wanted.columns)}."
+        raise DataError(f"{path} line 1: no column {one_of} in the header ({_quoted(header)}). {mend}")
     twice = sorted({name for name in header if header.count(name) > 1})
     if twice:
         raise DataError(f"{path} line 1: the header names {_quoted(twice)} twice. Give every column its own name.")
@@ -241,11 +276,13 @@ def _located(table: Any) -> list[Located]:
 READERS: dict[str, Callable[[Path], list[Located]]] = {
     ".jsonl": _read_json_lines,
     ".json": _read_json,
-    ".csv": _read_csv,
     ".parquet": _read_parquet,
     ".arrow": _read_arrow,
+    ".jsonl.gz": _read_json_lines,
+    ".json.gz": _read_json,
 }
+"""By ending; CSV stands apart, because it must know which columns are text."""
 
 
 def _endings() -> str:
-    return ", ".join(READERS)
+    return ", ".join([*list(READERS)[:2], ".csv", *list(READERS)[2:]])

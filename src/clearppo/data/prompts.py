@@ -1,19 +1,20 @@
 """Prompts: from a file or a hub data set, by way of a tokenizer, to left-padded batches in a seeded order."""
 
-import importlib
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from clearppo.batch import Prompts
-from clearppo.data.files import READERS, Located, article, kind_and_message, missing_file, read_file
+from clearppo.data.checks import check_object, check_prompt, columns_seen
+from clearppo.data.files import Wanted
+from clearppo.data.rows import read_rows
 from clearppo.data.templates import Text, Tokenizer, prompt_ids
 from clearppo.errors import ConfigError, DataError
+
+PROMPTS = Wanted(noun="prompts", example='{"prompt": "The film was"}', columns=("prompt",), texts=frozenset({"prompt"}))
 
 
 def load_rows(name: str, *, config: str | None = None, split: str = "train") -> list[dict[str, Any]]:
@@ -25,16 +26,7 @@ def load_rows(name: str, *, config: str | None = None, split: str = "train") -> 
     Raises DataError, with the file and the line, for whatever is missing, unreadable, malformed or empty, and
     ConfigError for a `config` or `split` that a local file does not have.
     """
-    path = Path(os.path.expanduser(name))  # Path.expanduser raises for an unknown ~user
-    if name and os.path.exists(path):
-        _refuse_inert(name, config, split)
-        located = read_file(path)
-    elif _looks_like_path(name):
-        raise missing_file(path) if name else DataError("the name of the prompts is empty. Give --dataset_name.")
-    else:
-        located = _read_hub(name, config, split)
-    if not located:
-        raise DataError(f'{name} holds no prompts. Write one object a line, such as {{"prompt": "The film was"}}.')
+    located = read_rows(name, PROMPTS, config=config, split=split)
     for where, row in located:
         _check_row(row, f"{name} {where}")
     return [dict(row) for _, row in located]
@@ -134,16 +126,27 @@ def encode_prompts(
     )
 
 
-def prompt_batches(prompt_set: PromptSet, batch_size: int, n_batches: int, seed: int, pad_id: int) -> Iterator[Prompts]:
-    """`n_batches` batches of `batch_size` prompts: one epoch after another, each in a new seeded order.
+def prompt_batches(
+    prompt_set: PromptSet, batch_size: int, n_batches: int, seed: int, pad_id: int, num_generations: int = 1
+) -> Iterator[Prompts]:
+    """`n_batches` batches of `batch_size` rows, one an answer: one epoch after another, each in a new seeded order.
 
-    Every prompt comes once before any comes again. A batch may reach over the end of an epoch, so no prompt is ever
-    left over and a set smaller than a batch is legal. The order depends on `seed` and the size of the set only: other
-    batch sizes cut the same sequence elsewhere, and torch's global random state is neither read nor changed.
+    Each prompt of a batch stands in `num_generations` adjacent rows, so a batch has batch_size / num_generations of
+    them. Every prompt comes once before any comes again. A batch may reach over the end of an epoch, so no prompt is
+    ever left over and a set smaller than a batch is legal. The order depends on `seed` and the size of the set only:
+    other batch sizes cut the same sequence elsewhere, and torch's global random state is neither read nor changed.
+
+    Raises ConfigError at once if `num_generations` is below 1 or does not divide `batch_size`.
     """
+    if num_generations < 1 or batch_size % num_generations:
+        raise ConfigError(
+            f"num_generations = {num_generations} does not divide batch_size = {batch_size}: a batch holds all answers "
+            "to each of its prompts. Use a divisor as --num_generations, or a multiple of it as --batch_size."
+        )
     order = _endless_order(len(prompt_set), seed)
-    for _ in range(n_batches):
-        yield prompt_set.batch(list(islice(order, batch_size)), pad_id)
+    n_prompts = batch_size // num_generations
+    drawn = (list(islice(order, n_prompts)) for _ in range(n_batches))
+    return (prompt_set.batch([i for i in indices for _ in range(num_generations)], pad_id) for indices in drawn)
 
 
 def _endless_order(size: int, seed: int) -> Iterator[int]:
@@ -183,85 +186,10 @@ def _check_lengths(max_prompt_length: int | None, room: int | None) -> None:
 
 def _check_row(row: Any, place: str) -> None:
     """Raises DataError if this is no row with a prompt that can be used."""
-    if not isinstance(row, Mapping):
-        raise DataError(f'{place}: {article(row)}, not an object. Write {{"prompt": "..."}}.')
+    check_object(row, place, '{"prompt": "..."}')
     if "prompt" not in row:
-        seen = ", ".join(map(str, row)) or "none"
         raise DataError(
-            f"{place}: no `prompt` (columns seen: {seen}). Name the column that holds the prompts `prompt`."
+            f"{place}: no `prompt` (columns seen: {columns_seen(row)}). "
+            "Name the column that holds the prompts `prompt`."
         )
-    prompt = row["prompt"]
-    if isinstance(prompt, str):
-        if not prompt:
-            raise DataError(f"{place}: `prompt` is an empty string. Write a prompt, or remove the row.")
-        _check_encodable(prompt, place)
-        return
-    if not isinstance(prompt, list | tuple):
-        raise DataError(
-            f"{place}: `prompt` is {article(prompt)}; it must be a string or a list of messages "
-            '[{"role": "user", "content": "..."}]. Mend the row.'
-        )
-    if not prompt:
-        raise DataError(f"{place}: `prompt` is an empty list. Write a message, or remove the row.")
-    for number, message in enumerate(prompt, start=1):
-        _check_message(message, f"{place}, message {number}")
-
-
-def _check_message(message: Any, place: str) -> None:
-    wanted = 'Write {"role": "user", "content": "..."}.'
-    if not isinstance(message, Mapping):
-        raise DataError(f"{place}: {article(message)}, not an object. {wanted}")
-    for key in ("role", "content"):
-        if key not in message:
-            seen = ", ".join(map(str, message)) or "none"
-            raise DataError(f"{place}: no `{key}` (keys seen: {seen}). {wanted}")
-        if not isinstance(message[key], str):
-            raise DataError(f"{place}: `{key}` is {article(message[key])}; it must be a string. {wanted}")
-        _check_encodable(message[key], place)
-
-
-def _check_encodable(text: str, place: str) -> None:
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError as error:  # JSON may spell half of a surrogate pair, which is no character
-        half = text[error.start].encode("unicode_escape").decode()
-        raise DataError(f"{place}: {half} is half a character. Write the other half, or remove it.") from error
-
-
-def _looks_like_path(name: str) -> bool:
-    return (
-        not name
-        or Path(name).suffix.lower() in READERS
-        or name.startswith((".", "/", "~"))
-        or name.count("/") > 1
-        or "\\" in name
-    )
-
-
-def _refuse_inert(name: str, config: str | None, split: str) -> None:
-    for flag, value, neutral in (("dataset_config", config, None), ("dataset_train_split", split, "train")):
-        if value != neutral:
-            raise ConfigError(
-                f"{flag} = {value} has no effect: {name} is a local file, and only hub data sets have such parts. "
-                f"Leave out --{flag}."
-            )
-
-
-def _read_hub(name: str, config: str | None, split: str) -> list[Located]:
-    tried = f"there is no local file {name}"
-    try:
-        datasets: Any = importlib.import_module("datasets")
-    except ImportError as error:
-        raise DataError(
-            f"cannot load the prompts {name}: {tried}, and reading from the hub needs the package `datasets`, which is "
-            "not installed. Give the path of a file, or: pip install 'clearppo[hub]'."
-        ) from error
-    try:
-        rows = datasets.load_dataset(name, config, split=split)
-        return [(f"({split}) row {number}", dict(row)) for number, row in enumerate(rows, start=1)]
-    except Exception as error:  # the hub, the network, a data set's own files: `datasets` raises many kinds
-        asked = f"split {split}" if config is None else f"config {config}, split {split}"
-        raise DataError(
-            f"cannot load the prompts {name}: {tried}, and the hub data set ({asked}) gave {kind_and_message(error)}. "
-            "Check --dataset_name and the connection, or give the path of a file."
-        ) from error
+    check_prompt(row["prompt"], place)

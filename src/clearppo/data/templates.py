@@ -1,6 +1,6 @@
 """From what the user wrote (a string, or a list of chat messages) to token ids, for any tokenizer of transformers."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 Message = Mapping[str, Any]
@@ -12,6 +12,9 @@ Text = str | Sequence[Message]
 class Tokenizer(Protocol):
     """What is used of a transformers tokenizer (this room does not import transformers)."""
 
+    bos_token: Any
+    bos_token_id: Any
+    eos_token: Any
     eos_token_id: Any
     chat_template: Any
 
@@ -33,7 +36,7 @@ def prompt_ids(tokenizer: Tokenizer, prompt: Text) -> list[int]:
     if isinstance(prompt, str):
         return plain_ids(tokenizer, prompt, end=False)
     continues = prompt[-1]["role"] == "assistant"
-    return _apply(tokenizer, prompt, add_generation_prompt=not continues, continue_final_message=continues)
+    return chat_ids(tokenizer, prompt, add_generation_prompt=not continues, continue_final_message=continues)
 
 
 def answer_ids(tokenizer: Tokenizer, prompt: Text, completion: str) -> list[int]:
@@ -43,10 +46,37 @@ def answer_ids(tokenizer: Tokenizer, prompt: Text, completion: str) -> list[int]
     """
     if isinstance(prompt, str):
         return plain_ids(tokenizer, prompt + completion, end=True)
-    if prompt[-1]["role"] == "assistant":
-        last = {**prompt[-1], "content": prompt[-1]["content"] + completion}
-        return _apply(tokenizer, [*prompt[:-1], last])
-    return _apply(tokenizer, [*prompt, {"role": "assistant", "content": completion}])
+    return chat_ids(tokenizer, with_answer(prompt, completion))
+
+
+def with_answer(prompt: Sequence[Message], answer: str) -> list[Message]:
+    """The whole conversation: the answer as the assistant's message, or as the end of the one that it had started."""
+    if prompt and prompt[-1]["role"] == "assistant":
+        return [*prompt[:-1], {**prompt[-1], "content": prompt[-1]["content"] + answer}]
+    return [*prompt, {"role": "assistant", "content": answer}]
+
+
+def chat_ids(tokenizer: Tokenizer, messages: Sequence[Message], **options: bool) -> list[int]:
+    """The chat template's tokens for these messages, by its options. Raises as `prompt_ids`."""
+    return list(_rendered(tokenizer, messages, tokenize=True, return_dict=False, **options))
+
+
+def render_chat(tokenizer: Tokenizer, messages: Sequence[Message]) -> str:
+    """The chat template's text for a whole conversation, no generation prompt after it. Raises as `prompt_ids`."""
+    return _rendered(tokenizer, messages, tokenize=False)
+
+
+def special_prefix(tokenizer: Tokenizer) -> list[int]:
+    """The special tokens that the tokenizer puts before plain text: none, a BOS, or BERT's [CLS]."""
+    bare = list(tokenizer("a", add_special_tokens=False, verbose=False)["input_ids"])
+    whole = list(tokenizer("a", add_special_tokens=True, verbose=False)["input_ids"])
+    starts = (start for start in range(len(whole)) if whole[start : start + len(bare)] == bare)
+    return whole[: next(starts, 0)]
+
+
+def prompt_key(prompt: Text) -> Hashable:
+    """A prompt as something that can be compared and counted."""
+    return prompt if isinstance(prompt, str) else tuple((message["role"], message["content"]) for message in prompt)
 
 
 def plain_ids(tokenizer: Tokenizer, text: str, *, end: bool) -> list[int]:
@@ -68,12 +98,12 @@ def _trailing(ids: list[int], token: int) -> int:
     return count
 
 
-def _apply(tokenizer: Tokenizer, messages: Sequence[Message], **options: bool) -> list[int]:
+def _rendered(tokenizer: Tokenizer, messages: Sequence[Message], **options: bool) -> Any:
     if not tokenizer.chat_template:
         raise ValueError("the tokenizer has no chat template")
     try:
         conversation = [dict(message) for message in messages]
-        return list(tokenizer.apply_chat_template(conversation, tokenize=True, return_dict=False, **options))
+        return tokenizer.apply_chat_template(conversation, **options)
     except Exception as error:  # a template may raise anything: it is a program that came with the model
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise ValueError(f"the chat template refuses its messages ({reason[0].rstrip('.')[:200]})") from error
