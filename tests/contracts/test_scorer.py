@@ -1,7 +1,9 @@
 """The contract of the socket Scorer. A new plug is one more line in `SCORERS`; users may call `check_scorer` too."""
 
+import contextlib
 import copy
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Iterator
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,9 @@ import transformers.modeling_utils  # noqa: F401  (before clearppo: what its imp
 from clearppo.batch import Rollout
 from clearppo.feedback import FakeScorer, Scorer, WeightedScorer
 from clearppo.feedback.function import FunctionScorer
+from clearppo.feedback.http import HTTPJudge
 from clearppo.feedback.model import RewardModelScorer
+from tests.judge_server import judge_server
 from tests.tiny import tiny_reward_model, tiny_rollout
 
 TEXTS = ["The film", "I think that", "A dog", "What do you say?", "It is"]
@@ -38,11 +42,28 @@ def reward_model(folder: Path) -> RewardModelScorer:
     return RewardModelScorer.load(path, torch.device("cpu"), torch.float32, 2)
 
 
+SERVERS = contextlib.ExitStack()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def servers() -> Iterator[None]:
+    """Those that a test has started live until this module's last one."""
+    with SERVERS:
+        yield
+    judge.cache_clear()
+
+
+@functools.cache
+def judge() -> HTTPJudge:
+    return HTTPJudge(SERVERS.enter_context(judge_server()).url, batch_size=2)
+
+
 SCORERS: dict[str, Callable[[Path], Scorer]] = {
     "fake": lambda folder: FakeScorer(),
     "function": lambda folder: FunctionScorer(by_words),
     "async function": lambda folder: FunctionScorer(by_letters),
     "reward model": reward_model,
+    "http judge": lambda folder: judge(),
     "weighted": lambda folder: WeightedScorer(
         [FakeScorer(), FunctionScorer(by_words), FunctionScorer(by_words), reward_model(folder)], [1.0, 0.5, 2.0, -1.0]
     ),

@@ -1,6 +1,7 @@
 """(1) and (2) through `judge`, against plain loops; the penalty for answers without an end; whitening."""
 
 import math
+import statistics
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ import torch
 from torch import Tensor
 
 from clearppo.batch import Feedback, Rollout
+from clearppo.core.normalise import FixedMoments, RunningScaling
 from clearppo.errors import ConfigError, RewardError
 from clearppo.feedback import FakeScorer, Scores, judge
 from tests.tiny import tiny_rollout
@@ -109,6 +111,89 @@ def test_answers_without_an_end_are_fined() -> None:
 def test_a_penalty_that_is_none(penalty: float) -> None:
     with pytest.raises(ConfigError, match="missing_eos_penalty = "):
         marked(missing_eos_penalty=penalty)
+
+
+def test_answers_without_an_end_get_another_score() -> None:
+    plain, fined = marked(), marked(missing_eos_score=-1)
+    assert fined.scores.tolist() == [1.0, -1.0, -1.0]
+    assert fined.raw_scores.tolist() == [1.0, -2.0, 0.5]
+    assert fined.parts["fixed"].tolist() == [1.0, -2.0, 0.5]
+    assert str(fined.parts["missing_eos_score"].tolist()) == "[nan, -1.0, -1.0]"
+    difference = fined.rewards - plain.rewards  # the row keeps the price of its KL
+    expected = torch.zeros_like(difference)
+    expected[1, 0], expected[2, 3] = 1.0, -1.5
+    assert torch.allclose(difference, expected, atol=1e-12)
+
+
+def test_scores_without_options_are_the_raw_ones() -> None:
+    assert marked().raw_scores.tolist() == marked().scores.tolist() == [1.0, -2.0, 0.5]
+
+
+def test_scores_are_scaled_then_clipped_then_fined() -> None:
+    scaling = FixedMoments(mean=-1.0, std=0.5)  # 1, -2, 0.5 -> 4, -2, 3
+    assert marked(scaling=scaling).scores.tolist() == [4.0, -2.0, 3.0]
+    assert marked(scaling=scaling, score_clip=2.5).scores.tolist() == [2.5, -2.0, 2.5]
+    assert marked(score_clip=0.75).scores.tolist() == [0.75, -0.75, 0.5]
+    fined = marked(scaling=scaling, score_clip=2.5, missing_eos_penalty=10.0)
+    assert fined.scores.tolist() == [2.5, -12.0, -7.5]  # a fine beyond the clip
+    assert fined.parts["missing_eos_penalty"].tolist() == [0.0, -10.0, -10.0]
+    replaced = marked(scaling=scaling, score_clip=2.5, missing_eos_score=-7.0)
+    assert replaced.scores.tolist() == [2.5, -7.0, -7.0]
+    for feedback in (fined, replaced):
+        assert feedback.raw_scores.tolist() == [1.0, -2.0, 0.5]
+        assert feedback.parts["fixed"].tolist() == [1.0, -2.0, 0.5]
+        ends = [feedback.rewards[i, length - 1] + feedback.kl[i, length - 1] for i, length in enumerate(LENGTHS)]
+        assert [float(end) for end in ends] == pytest.approx(feedback.scores.tolist(), abs=1e-12)
+
+
+@pytest.mark.parametrize("centred", [False, True])
+def test_a_running_scaling_counts_the_batch_first(centred: bool) -> None:
+    scaling: Any = RunningScaling(centred=centred)
+    seen: list[float] = []
+    for batch in ((1.0, 3.0, 2.0), (10.0, -2.0, 0.0)):
+        seen += batch
+        feedback = judge(rollout(), Fixed(*batch), Table(), scaling=scaling)
+        mean = statistics.mean(seen) if centred else 0.0
+        expected = [(score - mean) / statistics.stdev(seen) for score in batch]
+        assert feedback.scores.tolist() == pytest.approx(expected, rel=1e-6)
+        scaling = scaling.updated(feedback.raw_scores)  # what the loop does
+    assert scaling.moments.count == 6
+
+
+@pytest.mark.parametrize("score", [math.nan, math.inf, -math.inf])
+def test_a_score_in_place_of_another_is_finite(score: float) -> None:
+    with pytest.raises(ConfigError, match=r"missing_eos_score = .*Use --missing_eos_score -1"):
+        marked(missing_eos_score=score)
+
+
+def test_a_score_is_lowered_or_replaced() -> None:
+    with pytest.raises(ConfigError, match=r"missing_eos_penalty = 1 and missing_eos_score = -1: .*not both"):
+        marked(missing_eos_penalty=1, missing_eos_score=-1)
+
+
+@pytest.mark.parametrize("clip", [0, -5.0, math.nan, math.inf])
+def test_a_clip_that_is_none(clip: float) -> None:
+    with pytest.raises(ConfigError, match=r"score_clip = .*above 0 and finite"):
+        marked(score_clip=clip)
+
+
+def test_mistakes_are_found_before_the_scorer_is_asked() -> None:
+    class Unwanted(Fixed):
+        def __call__(self, rollout: Rollout) -> Scores:
+            raise AssertionError("a scorer may cost minutes")
+
+    with pytest.raises(ConfigError):
+        judge(rollout(), Unwanted(), Table(), score_clip=-1.0)
+
+
+@pytest.mark.parametrize("unbiased", [False, True])
+def test_whitening_with_either_variance(unbiased: bool) -> None:
+    mask = rollout().mask
+    plain = marked(kl_coef=0.1).rewards[mask].tolist()
+    deviation = (statistics.stdev if unbiased else statistics.pstdev)(plain)
+    expected = [(x - statistics.mean(plain)) / deviation + statistics.mean(plain) for x in plain]
+    white = marked(kl_coef=0.1, whiten_rewards=True, unbiased_whitening=unbiased).rewards[mask]
+    assert white.tolist() == pytest.approx(expected, rel=1e-6)
 
 
 def test_whitening_scales_and_keeps_the_mean() -> None:

@@ -10,8 +10,11 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, Bert
 
 from clearppo.batch import Rollout
 from clearppo.data.files import brief
+from clearppo.data.judgement import JudgementTemplate
 from clearppo.errors import ModelError, RewardError
 from clearppo.feedback.model import RewardModelScorer
+from clearppo.learning.reward import score_texts
+from clearppo.models.reward_model import load_classifier, make_reward_model
 from tests.tiny import FAMILIES, tiny_causal_lm, tiny_reward_model, tiny_rollout, tiny_tokenizer
 
 CPU = torch.device("cpu")
@@ -76,6 +79,52 @@ def test_it_reads_the_text_in_its_own_template(tmp_path: Path) -> None:
     path = tiny_reward_model(tmp_path, tokenizer=tokenizer)
     scores = load(path)(rollout()).total
     assert scores.tolist() == pytest.approx([alone(path, text) for text in READ], abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("template", "read"),
+    [
+        ("Q: {prompt} A: {answer} Is it good?", ["Q: The film A:  was a delight. Is it good?",
+         "Q: What is it? A: It is a dog. Is it good?"]),
+        ("{conversation} Is it good?", ["The film was a delight. Is it good?",
+         "<|user|>\nWhat is it?<eos>\n<|assistant|>\nIt is a dog.<eos>\n Is it good?"]),
+    ],
+)  # fmt: skip
+def test_it_reads_through_its_judgement_template(tmp_path: Path, template: str, read: list[str]) -> None:
+    path = tiny_reward_model(tmp_path)
+    asked = rollout([TEXTS[0], TEXTS[3]], [ANSWERS[0], ANSWERS[3]])
+    plain = load(path)(asked).total
+    JudgementTemplate(template).save(path)
+    scores = load(path)(asked).total
+    assert scores.tolist() == pytest.approx([alone(path, text) for text in read], abs=1e-4)
+    assert ((scores - plain).abs() > 1e-3).all()
+
+
+def test_messages_without_a_chat_template_under_a_template_that_needs_none(tmp_path: Path) -> None:
+    path = tiny_reward_model(tmp_path, tokenizer=tiny_tokenizer(chat=False))
+    JudgementTemplate("{prompt} {answer}").save(path)
+    scores = load(path)(rollout([[USER]], ["It is a dog."])).total
+    assert scores.tolist() == pytest.approx([alone(path, "What is it? It is a dog.")], abs=1e-4)
+    JudgementTemplate("{conversation}").save(path)
+    assert "has no chat template, and the prompts are messages" in refused(path)
+
+
+def test_a_judgement_template_that_is_broken(tmp_path: Path) -> None:
+    path = tiny_reward_model(tmp_path)
+    (tmp_path / "judgement.json").write_text("nonsense")
+    assert "judgement.json cannot be read as JSON" in refused(path)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_trained_reward_model_scores_as_it_was_trained(tmp_path: Path, family: str) -> None:
+    """From a language model to a reward model's directory to a scorer: the same number in all three."""
+    start = tiny_causal_lm(tmp_path / "start", family=family)
+    tokenizer, template = AutoTokenizer.from_pretrained(start), JudgementTemplate()
+    model = make_reward_model(load_classifier(start))
+    model.save(tmp_path / "end", tokenizer, template)
+    scores = load(str(tmp_path / "end"))(rollout()).total
+    texts = [template.ids(tokenizer, prompt, answer) for prompt, answer in zip(TEXTS, ANSWERS, strict=True)]
+    assert scores.tolist() == pytest.approx(score_texts(model, texts, micro_batch_size=2).tolist(), abs=1e-4)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

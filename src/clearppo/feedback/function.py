@@ -4,21 +4,17 @@ import asyncio
 import copy
 import functools
 import inspect
-import math
-import numbers
 import traceback
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from types import CodeType
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from clearppo.batch import Prompts, Rollout
 from clearppo.data.files import kind_and_message
 from clearppo.errors import RewardError
 from clearppo.feedback.import_function import load_reward_function
+from clearppo.feedback.returned import finite_scores, given_completions, in_words
 from clearppo.feedback.scorer import Scores, rows_in_words
 
 __all__ = ["FunctionScorer", "load_reward_function"]
@@ -34,7 +30,7 @@ class FunctionScorer:
 
         prompts          what the user wrote: strings, or lists of messages
         completions      strings; for a prompt of messages [{"role": "assistant", "content": text}]
-        completion_ids   the response's tokens, a list of ints a row
+        completion_ids   the response's tokens, a list of ints a row; all of them, also where a truncation cuts the text
         **columns        the prompts' other columns, a list each
 
     It gets those that its signature takes (all of them if it takes **kwargs), as copies that it may change, and returns
@@ -44,15 +40,15 @@ class FunctionScorer:
     raises, or returns the wrong count or something that is no finite number. KeyboardInterrupt passes through.
     """
 
-    def __init__(self, function: Any, name: str | None = None) -> None:
+    def __init__(self, function: Any, name: str | None = None, *, noun: str = "reward function") -> None:
+        """`noun` is what messages call it."""
         self.name = name or function_name(function)
         self.names = (self.name,)
+        self.who = f"{noun} `{self.name}`"
         if not callable(function):
-            raise RewardError(
-                f"reward function `{self.name}` is {_in_words(function)}, and cannot be called. Give a function."
-            )
+            raise RewardError(f"{self.who} is {in_words(function)}, and cannot be called. Give a function.")
         self.function = function
-        self._parameters = _keywords(function, self.name)
+        self._parameters = _keywords(function, self.who)
 
     def __call__(self, rollout: Rollout) -> Scores:
         arguments = self._arguments(rollout)
@@ -60,19 +56,19 @@ class FunctionScorer:
             returned = self._call(arguments)
         except (Exception, SystemExit) as error:
             raise RewardError(self._raised(error, arguments, rollout.prompts)) from error
-        total = self._numbers(returned, rollout.prompts).to(rollout.responses.device)
+        total = finite_scores(returned, rollout.prompts, self.who).to(rollout.responses.device)
         return Scores(total=total, parts={self.name: total})
 
     def _arguments(self, rollout: Rollout) -> dict[str, list[Any]]:
         columns = rollout.prompts.columns
         if taken := [name for name in OWN if name in columns]:
             raise RewardError(
-                f"the prompts have a column `{taken[0]}`, and reward function `{self.name}` is given its own "
+                f"the prompts have a column `{taken[0]}`, and {self.who} is given its own "
                 f"{', '.join(OWN)}. Rename the column."
             )
         offered: dict[str, Sequence[Any]] = {
             "prompts": rollout.prompts.texts,
-            "completions": _completions(rollout),
+            "completions": given_completions(rollout),
             "completion_ids": [row[mask].tolist() for row, mask in zip(rollout.responses, rollout.mask, strict=True)],
             **columns,
         }
@@ -80,7 +76,7 @@ class FunctionScorer:
         if absent := [name for name in needed if name not in offered]:
             known = ", ".join([*OWN, *columns])
             raise RewardError(
-                f"reward function `{self.name}` needs `{absent[0]}`, which is no column of the prompts "
+                f"{self.who} needs `{absent[0]}`, which is no column of the prompts "
                 f"(there are {known}). Rename the argument or the column, or give the argument a default."
             )
         everything = _KEYWORDS in self._parameters
@@ -101,37 +97,9 @@ class FunctionScorer:
                 failing.append(row)
         where = f"for {rows_in_words(failing, prompts)}" if failing else "on the batch only: each row alone passes"
         return (
-            f"reward function `{self.name}` raised {kind_and_message(error)} ({_place(error, self.function)}) {where}. "
+            f"{self.who} raised {kind_and_message(error)} ({_place(error, self.function)}) {where}. "
             "Mend the function, or return None where it does not apply."
         )
-
-    def _numbers(self, returned: Any, prompts: Prompts) -> Tensor:
-        values = returned.tolist() if hasattr(returned, "tolist") else returned
-        if not isinstance(values, list | tuple):
-            raise RewardError(
-                f"reward function `{self.name}` returned {_in_words(returned)}; it must return a list with one number "
-                f"for each of the {len(prompts)} completions."
-            )
-        if len(values) != len(prompts):
-            raise RewardError(
-                f"reward function `{self.name}` returned {len(values)} scores for {len(prompts)} completions. "
-                "Return one number for each."
-            )
-        scores = [_number(value) for value in values]
-        if wrong := [row for row, score in enumerate(scores) if score is None]:
-            raise RewardError(
-                f"reward function `{self.name}` returned {_in_words(values[wrong[0]])} instead of a number for "
-                f"{rows_in_words(wrong, prompts)}. Return numbers, or None where it does not apply."
-            )
-        total = torch.tensor([math.nan if score is None else score for score in scores], dtype=torch.float32)
-        absent = torch.tensor([value is None for value in values])
-        # In float32, where 1e300 is infinite too.
-        if unusable := (~total.isfinite() & ~absent).nonzero().flatten().tolist():
-            raise RewardError(
-                f"reward function `{self.name}` returned {values[unusable[0]]} for {rows_in_words(unusable, prompts)}. "
-                "Return finite numbers, or None where it does not apply."
-            )
-        return total
 
 
 def function_name(function: Any) -> str:
@@ -144,7 +112,7 @@ def function_name(function: Any) -> str:
 _KEYWORDS = "**"
 
 
-def _keywords(function: RewardFunction, name: str) -> dict[str, Any]:
+def _keywords(function: RewardFunction, who: str) -> dict[str, Any]:
     """The keyword arguments that a function takes, with their defaults; `**` among them if it takes any."""
     try:
         parameters = list(inspect.signature(function).parameters.values())
@@ -153,7 +121,7 @@ def _keywords(function: RewardFunction, name: str) -> dict[str, Any]:
     by_position = [p.name for p in parameters if p.kind is p.POSITIONAL_ONLY and p.default is p.empty]
     if by_position:
         raise RewardError(
-            f"reward function `{name}` takes `{by_position[0]}` by position only; it is called by keyword. "
+            f"{who} takes `{by_position[0]}` by position only; it is called by keyword. "
             "Remove the / from its signature."
         )
     taken: dict[str, Any] = {
@@ -163,15 +131,10 @@ def _keywords(function: RewardFunction, name: str) -> dict[str, Any]:
         taken[_KEYWORDS] = None
     if not {"completions", "completion_ids", _KEYWORDS} & set(taken):
         raise RewardError(
-            f"reward function `{name}` takes ({', '.join(taken)}) and so cannot be given the answers. "
+            f"{who} takes ({', '.join(taken)}) and so cannot be given the answers. "
             "Write it as f(prompts, completions, **columns)."
         )
     return taken
-
-
-def _completions(rollout: Rollout) -> list[Any]:
-    pairs = zip(rollout.prompts.texts, rollout.completions, strict=True)
-    return [text if isinstance(prompt, str) else [{"role": "assistant", "content": text}] for prompt, text in pairs]
 
 
 def _wait_for(awaitable: Awaitable[Any]) -> Any:
@@ -185,29 +148,6 @@ def _wait_for(awaitable: Awaitable[Any]) -> Any:
     # Inside a running loop (a notebook) a second one may not start in this thread, so it gets a thread of its own.
     with ThreadPoolExecutor(max_workers=1) as pool:
         return pool.submit(asyncio.run, run()).result()
-
-
-def _number(value: Any) -> float | None:
-    """A number (bool and 0-d arrays and tensors too) as a float, None as NaN; None if it is no number."""
-    if value is None:
-        return math.nan
-    if hasattr(value, "tolist"):  # an element of an array or tensor
-        value = value.tolist()
-    if not isinstance(value, numbers.Real):
-        return None
-    try:
-        return float(value)
-    except OverflowError:
-        return math.inf
-
-
-def _in_words(value: Any) -> str:
-    if value is None:
-        return "None"
-    if isinstance(value, Tensor) or hasattr(value, "shape"):
-        return f"a {type(value).__name__} of shape {tuple(value.shape)}"
-    text = repr(value)
-    return f"a {type(value).__name__}, {text if len(text) <= 60 else text[:59] + '…'}"
 
 
 def _place(error: BaseException, function: Any) -> str:

@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import EntryNotFoundError
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
@@ -13,6 +15,7 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTok
 from clearppo.batch import Rollout
 from clearppo.core.masks import widen
 from clearppo.data.files import brief
+from clearppo.data.judgement import FILE, JudgementTemplate
 from clearppo.data.templates import answer_ids
 from clearppo.errors import ModelError, RewardError
 from clearppo.feedback.scorer import Scores, rows_in_words, shorten
@@ -22,7 +25,8 @@ from clearppo.models.loading import context_length, quiet_transformers, resolve_
 class RewardModelScorer:
     """Scores from a transformers sequence classifier with one output.
 
-    A string prompt and its answer are read as one text; messages and the answer go through the model's chat template.
+    It reads a prompt and its answer through `judgement`, the template that it was trained with (judgement.json in its
+    directory). Without one a string prompt and its answer are one text, and messages go through the chat template.
     The score is read at the last token of that text, found by its length and never by looking for padding, because the
     padding token may be the EOS. Rows are sorted by length into micro-batches of `batch_size`, and neither their size
     nor the order of the rows changes a score beyond rounding. The head computes in float32 (float64 for such a model).
@@ -30,11 +34,20 @@ class RewardModelScorer:
     Raises ModelError if the model has not one output, or the tokenizer neither a padding token nor an EOS.
     """
 
-    def __init__(self, model: Any, tokenizer: Any, *, name: str = "reward_model", batch_size: int = 16) -> None:
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        *,
+        judgement: JudgementTemplate | None = None,
+        name: str = "reward_model",
+        batch_size: int = 16,
+    ) -> None:
         self.name = name
         self.names = (name,)
         self.model = model.eval().requires_grad_(False)
         self.tokenizer = tokenizer
+        self.judgement = judgement
         self.batch_size = batch_size
         _check_one_output(name, model.config)
         self.pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
@@ -86,7 +99,8 @@ class RewardModelScorer:
                 tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code)
         except Exception as error:
             raise ModelError(_cannot_load(path, "tokenizer", error)) from error
-        return cls(model.to(device), tokenizer, name=Path(path).name, batch_size=batch_size)
+        judgement = _judgement(source)
+        return cls(model.to(device), tokenizer, judgement=judgement, name=Path(path).name, batch_size=batch_size)
 
     @torch.no_grad()
     def __call__(self, rollout: Rollout) -> Scores:
@@ -109,13 +123,15 @@ class RewardModelScorer:
     def _encode(self, rollout: Rollout, row: int) -> list[int]:
         prompt = rollout.prompts.texts[row]
         of_row = f"row {row + 1} ({shorten(prompt)})"
-        if not isinstance(prompt, str) and not self.tokenizer.chat_template:
+        uses_chat = self.judgement is None or "{conversation}" in self.judgement.text
+        if uses_chat and not isinstance(prompt, str) and not self.tokenizer.chat_template:
             raise ModelError(
                 f"the tokenizer of reward model {self.name} has no chat template, and the prompts are messages. "
                 "Use a reward model with one, or give prompts as strings."
             )
+        read = answer_ids if self.judgement is None else self.judgement.ids
         try:
-            ids = answer_ids(self.tokenizer, prompt, rollout.completions[row])
+            ids = read(self.tokenizer, prompt, rollout.completions[row])
         except ValueError as error:
             raise RewardError(f"reward model {self.name} cannot read {of_row}: {error}. Mend the messages.") from error
         if not ids:
@@ -146,6 +162,16 @@ class RewardModelScorer:
         last = widen(hidden[torch.arange(len(ids), device=device), lengths - 1])
         bias = None if self._head.bias is None else widen(self._head.bias)
         return functional.linear(last, widen(self._head.weight), bias)[:, 0].float()
+
+
+def _judgement(source: str) -> JudgementTemplate | None:
+    """The template in judgement.json of a directory, or of a repository on the hub; None if there is none."""
+    if os.path.isdir(source):
+        return JudgementTemplate.load(source)
+    try:
+        return JudgementTemplate.load(Path(hf_hub_download(source, FILE)).parent)
+    except EntryNotFoundError:  # also where there is no network, and the model came from the cache without it
+        return None
 
 
 def _linear_head(model: Any) -> nn.Linear | None:

@@ -2,5 +2,6 @@
 
 from clearppo.learning.credit import credit
 from clearppo.learning.ppo import Objective, Passes, learn
+from clearppo.learning.ptx import Ptx, TextStream
 
-__all__ = ["Objective", "Passes", "credit", "learn"]
+__all__ = ["Objective", "Passes", "Ptx", "TextStream", "credit", "learn"]

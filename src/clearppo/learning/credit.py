@@ -1,19 +1,57 @@
 """学习, first half: what was earned beyond what was expected, equations (3) and (4)."""
 
+from jaxtyping import Float
+from torch import Tensor
+
 from clearppo.batch import Experience, Feedback, Rollout
-from clearppo.core.advantages import gae
-from clearppo.core.masks import whiten
+from clearppo.core.advantages import AdvantageEstimator, gae, grpo, returns, rloo
+from clearppo.core.masks import kept, whiten
 
 
 def credit(
-    rollout: Rollout, feedback: Feedback, *, gamma: float = 1.0, lam: float = 1.0, whiten_advantages: bool = False
+    rollout: Rollout,
+    feedback: Feedback,
+    *,
+    estimator: AdvantageEstimator = "gae",
+    group_size: int = 1,
+    gamma: float = 1.0,
+    lam: float = 1.0,
+    critic_lam: float | None = None,
+    whiten_advantages: bool = False,
+    unbiased: bool = False,
 ) -> Experience:
-    """Advantages and returns of every response token. At gamma = lam = 1 these are equations (3) and (4).
+    """Advantages and returns of every response token.
 
-    Whitening subtracts the mean and divides by the standard deviation over all response tokens of the batch
-    (population variance); returns are not touched by it. Raises ValueError if no row has a token.
+    - "gae": by the critic's old values; at gamma = lam = 1 these are equations (3) and (4). `critic_lam` makes the
+      returns (the critic's targets) with another lambda.
+    - "rloo", "grpo": a whole answer's reward, the sum over its tokens of `feedback.rewards` (so a KL in there counts),
+      against those of the other answers to its prompt; every token of the answer has the same advantage. Answers to one
+      prompt are `group_size` adjacent rows.
+    - "reinforce++": the (discounted) rewards from the token on. The paper whitens them, which makes the batch's mean
+      the baseline; without `whiten_advantages` this is REINFORCE without any.
+
+    The last three read no old values; their returns are (3), discounted, for the metrics only.
+    `whiten_advantages` subtracts the mean and divides by the standard deviation over all response tokens of the batch
+    (population variance, or over n - 1 if `unbiased`); returns are not touched by it. GRPO's advantages, scaled within
+    their groups already, never are either.
+
+    Raises ValueError if no row has a token, or `group_size` is below 2 or does not divide the batch where it is used.
     """
-    advantages, returns = gae(feedback.rewards, rollout.old_values, rollout.mask, gamma=gamma, lam=lam)
-    if whiten_advantages:
-        advantages = whiten(advantages, rollout.mask)
-    return Experience(rollout=rollout, advantages=advantages, returns=returns)
+    mask = rollout.mask
+    if estimator == "gae":
+        advantages, earned = gae(feedback.rewards, rollout.old_values, mask, gamma, lam, critic_lam)
+    else:
+        earned = returns(feedback.rewards, mask, gamma)
+        advantages = earned if estimator == "reinforce++" else _by_group(rollout, feedback, estimator, group_size)
+    if whiten_advantages and estimator != "grpo":
+        advantages = whiten(advantages, mask, unbiased=unbiased)
+    return Experience(rollout=rollout, advantages=advantages, returns=earned, ref_log_probs=feedback.ref_log_probs)
+
+
+def _by_group(
+    rollout: Rollout, feedback: Feedback, estimator: AdvantageEstimator, group_size: int
+) -> Float[Tensor, "B T"]:
+    """An answer's advantage over the others to its prompt, at each of its tokens."""
+    totals = kept(feedback.rewards, rollout.mask).sum(dim=1)
+    compare = rloo if estimator == "rloo" else grpo
+    return kept(compare(totals, group_size)[:, None].expand_as(feedback.rewards), rollout.mask)

@@ -1,50 +1,137 @@
-"""AdamW for actor and critic, and a learning rate that is constant within an update."""
+"""Adam for actor and critic, in PyTorch's form and in TensorFlow's, and a learning rate constant within an update."""
 
 import math
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
 
 import torch
 from torch import nn
 
-Schedule = Literal["constant", "linear", "cosine"]
+from clearppo.engines.base import Engine
+from clearppo.errors import TrainingError
+
+Schedule = Literal["constant", "linear", "cosine", "inverse_sqrt"]
+AdamStyle = Literal["torch", "tf"]
+
+
+class TFAdam(torch.optim.Optimizer):
+    """Adam as TensorFlow 1 has it, whose eps is not scaled by the bias correction (Kingma & Ba's "eps hat").
+
+        x <- x - lr * sqrt(1 - beta2^t) / (1 - beta1^t) * m / (sqrt(v) + eps)          after x <- x * (1 - lr * decay)
+
+    PyTorch divides v by 1 - beta2^t before it adds eps. So here eps weighs 32 times as much in the first step (beta2 =
+    0.999), and parameters whose gradients are near eps or below it move far less in the first hundreds of steps: that
+    is how lm-human-preferences trained (eps 1e-5). The decay is AdamW's; TensorFlow's Adam had none.
+    """
+
+    def __init__(
+        self,
+        params: Any,
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-5,
+        weight_decay: float = 0.0,
+    ) -> None:
+        super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay})
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """One step of every parameter that has a gradient."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    self._move(parameter, parameter.grad, group)
+        return loss
+
+    def _move(self, parameter: torch.Tensor, gradient: torch.Tensor, group: dict[str, Any]) -> None:
+        state = self.state[parameter]
+        if not state:
+            state.update(step=0, m=torch.zeros_like(parameter), v=torch.zeros_like(parameter))
+        state["step"] += 1
+        (beta1, beta2), t = group["betas"], state["step"]
+        m, v = state["m"], state["v"]
+        m.lerp_(gradient, 1 - beta1)
+        v.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
+        parameter.mul_(1 - group["lr"] * group["weight_decay"])
+        rate = group["lr"] * math.sqrt(1 - beta2**t) / (1 - beta1**t)
+        parameter.addcdiv_(m, v.sqrt().add_(group["eps"]), value=-rate)
 
 
 def adamw(
     actor: Sequence[nn.Parameter],
-    critic: Sequence[nn.Parameter],
+    critic: Sequence[nn.Parameter] = (),
     *,
     learning_rate: float,
     critic_learning_rate: float | None = None,
     betas: tuple[float, float] = (0.9, 0.999),
     eps: float = 1e-5,
+    critic_eps: float | None = None,
     weight_decay: float = 0.0,
-) -> torch.optim.AdamW:
-    """One optimiser over both; weight decay on matrices only. `initial_lr` of each group is its peak rate."""
-    groups = []
-    for parameters, rate in ((actor, learning_rate), (critic, critic_learning_rate or learning_rate)):
+    style: AdamStyle = "torch",
+) -> torch.optim.Optimizer:
+    """One optimiser over both; weight decay on matrices only. `initial_lr` of each group is its peak rate.
+
+    The critic's parameters may have a rate and an eps of their own. `style` "tf" is TFAdam.
+    """
+    groups: list[dict[str, Any]] = []
+    of_critic = (critic_learning_rate or learning_rate, eps if critic_eps is None else critic_eps)
+    for parameters, (rate, own_eps) in ((actor, (learning_rate, eps)), (critic, of_critic)):
         for decays in (True, False):
             members = [parameter for parameter in parameters if (parameter.ndim >= 2) == decays]
             if members:
                 decay = weight_decay if decays else 0.0
-                groups.append({"params": members, "lr": rate, "initial_lr": rate, "weight_decay": decay})
+                groups.append(
+                    {"params": members, "lr": rate, "initial_lr": rate, "eps": own_eps, "weight_decay": decay}
+                )
+    if style == "tf":
+        return TFAdam(groups, betas=betas)
     devices = {parameter.device.type for group in groups for parameter in group["params"]}
-    return torch.optim.AdamW(groups, betas=betas, eps=eps, fused=devices <= {"cpu", "cuda"})
+    return torch.optim.AdamW(groups, betas=betas, fused=devices <= {"cpu", "cuda"})
 
 
-def rate_scale(update: int, n_updates: int, schedule: Schedule, warmup_ratio: float = 0.0) -> float:
-    """The factor on the peak learning rate in update 0, 1, ..., n_updates - 1.
+def rate_scale(
+    update: int,
+    n_updates: int,
+    schedule: Schedule,
+    warmup_ratio: float = 0.0,
+    *,
+    warmup_steps: int | None = None,
+    warmup_start: float = 0.0,
+    min_lr_ratio: float = 0.0,
+) -> float:
+    """The factor on the peak learning rate in update u = 0, 1, ..., n_updates - 1.
 
-    Linear without warm-up is lm-human-preferences' lr * (1 - update / n_updates): the first update has the full rate
-    and the last one is not 0. Warm-up climbs linearly and reaches the peak in update `warmup_ratio * n_updates`.
+    Warm-up climbs linearly from `warmup_start` in the first update to 1 in update W: `warmup_steps`, or, without it,
+    ceil(warmup_ratio * n_updates). From 0 a warm-up by ratio climbs with 1 / (W + 1) at first, so that no update of a
+    short run is wasted; one by steps begins at 0 in truth, as DeepSpeed-Chat's (and transformers') does. Then, with p =
+    (u - W) / (n_updates - W):
+
+        constant       1
+        linear         1 - p                   lm-human-preferences: full rate first, and the last one is not 0
+        cosine         (1 + cos(pi * p)) / 2   DeepSpeed-Chat, transformers
+        inverse_sqrt   sqrt(W / u)             PPO-max; without warm-up as if W were 1
+
+    With `min_lr_ratio` linear and cosine end there instead of at 0 (GPT-3's "down to 10 %"); inverse_sqrt, which has no
+    end, and the warm-up are cut off below it (PPO-max).
     """
-    warmup = math.ceil(warmup_ratio * n_updates)
+    warmup = math.ceil(warmup_ratio * n_updates) if warmup_steps is None else warmup_steps
     if update < warmup:
-        return (update + 1) / (warmup + 1)
-    if schedule == "constant":
-        return 1.0
+        start = 1 / (warmup + 1) if warmup_steps is None and warmup_start == 0 else warmup_start
+        return max(start + (1 - start) * update / warmup, min_lr_ratio)
     progress = (update - warmup) / max(n_updates - warmup, 1)
-    return 1.0 - progress if schedule == "linear" else 0.5 * (1.0 + math.cos(math.pi * progress))
+    match schedule:
+        case "constant":
+            return 1.0
+        case "linear":
+            return 1.0 - progress * (1.0 - min_lr_ratio)
+        case "cosine":
+            return min_lr_ratio + (1.0 - min_lr_ratio) * 0.5 * (1.0 + math.cos(math.pi * progress))
+        case "inverse_sqrt":
+            return max(math.sqrt(max(warmup, 1) / max(update, 1)), min_lr_ratio)
 
 
 def set_rate(optimiser: torch.optim.Optimizer, scale: float) -> float:
@@ -52,3 +139,23 @@ def set_rate(optimiser: torch.optim.Optimizer, scale: float) -> float:
     for group in optimiser.param_groups:
         group["lr"] = group["initial_lr"] * scale
     return float(optimiser.param_groups[0]["lr"])
+
+
+def finite_step(
+    engine: Engine,
+    optimiser: torch.optim.Optimizer,
+    parameters: Sequence[nn.Parameter],
+    max_norm: float | None,
+    where: str = "",
+) -> float:
+    """`engine.step`; returns the gradient's norm before clipping.
+
+    Raises TrainingError if it is not finite: the step is not taken then, and `where` says when that was.
+    """
+    norm = engine.step(optimiser, parameters, max_norm)
+    if not math.isfinite(norm):
+        raise TrainingError(
+            f"the gradient is not finite{where} (norm {norm}). The weights are those before it. "
+            "Use a smaller --learning_rate, or --dtype float32 --bf16 false."
+        )
+    return norm

@@ -9,7 +9,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from clearppo.batch import Prompts
+from clearppo.batch import Prompts, Sequences
+from clearppo.core.logprobs import log_probs, log_probs_from_hidden
 from clearppo.errors import ModelError
 
 LOGITS_TOLERANCE = 1e-4
@@ -71,10 +72,27 @@ class Actor(nn.Module):
         logits = self._head_rule(self.causal_lm.get_output_embeddings()(hidden))
         return logits if logits.dtype == torch.float64 else logits.float()
 
+    def sequence_log_probs(self, batch: Sequences) -> Float[Tensor, " N"]:
+        """log p(token | the tokens before it) of the N tokens where `batch.loss_mask` is True, row by row, in nats.
+
+        The head is applied to the positions that predict these tokens only, and in chunks wherever it is a plain linear
+        layer, so that no [N, V] logits are kept. The temperature is 1: a text was not sampled from anything.
+        """
+        predicted = batch.loss_mask[:, 1:]
+        tokens = batch.ids[:, 1:][predicted][None]
+        with self.precision():
+            # The last token of a text is a condition for none, so its column need not be run.
+            hidden = hidden_states(self.backbone, batch.ids[:, :-1], batch.mask[:, :-1], self._takes_position_ids)
+            hidden, head = hidden[predicted][None], self.causal_lm.get_output_embeddings()
+            if self._head_rule is _as_it_is and type(head) is nn.Linear:  # a LoRA layer is none
+                return log_probs_from_hidden(hidden, head.weight, tokens, bias=head.bias)[0]
+            logits = self.logits(hidden)
+        return log_probs(logits, tokens)[0]
+
     def _find_head_rule(self) -> Callable[[Tensor], Tensor]:
         """Which known rule turns head(hidden) into the model's own logits; raises ModelError if none does."""
         config = self.causal_lm.config
-        rules: list[Callable[[Tensor], Tensor]] = [lambda x: x]
+        rules: list[Callable[[Tensor], Tensor]] = [_as_it_is]
         if isinstance(cap := getattr(config, "final_logit_softcapping", None), float):
             rules.append(lambda x: torch.tanh(x / cap) * cap)
         if isinstance(scale := getattr(config, "logit_scale", None), int | float):
@@ -146,11 +164,22 @@ def response_states(
     # The last response token is never a condition for another one, so it need not be run.
     ids = torch.cat([prompts.ids, responses[:, :-1]], dim=1)
     attention = torch.cat([prompts.mask, mask[:, :-1]], dim=1)
+    hidden = hidden_states(backbone, ids, attention, takes_position_ids)
+    return hidden[:, prompts.ids.shape[1] - 1 :]
+
+
+def hidden_states(
+    backbone: Any, ids: Int[Tensor, "B L"], attention: Bool[Tensor, "B L"], takes_position_ids: bool
+) -> Float[Tensor, "B L H"]:
+    """The last hidden state at every token of a padded batch; a row's positions count its real tokens."""
     extra = {}
     if takes_position_ids:
         extra["position_ids"] = (attention.long().cumsum(dim=1) - 1).clamp(min=0)
-    hidden = backbone(input_ids=ids, attention_mask=attention.long(), use_cache=False, **extra).last_hidden_state
-    return hidden[:, prompts.ids.shape[1] - 1 :]
+    return backbone(input_ids=ids, attention_mask=attention.long(), use_cache=False, **extra).last_hidden_state
+
+
+def _as_it_is(logits: Tensor) -> Tensor:
+    return logits
 
 
 def plain_weights(causal_lm: nn.Module) -> Iterator[tuple[str, Tensor]]:

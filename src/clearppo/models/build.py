@@ -11,11 +11,11 @@ from transformers import AutoModelForSequenceClassification
 from clearppo.errors import ModelError
 from clearppo.models.actor import Actor, SeparateCritic, SharedCritic
 from clearppo.models.loading import (
-    architecture_of,
     disable_dropout,
     first_line,
     load_tokenizer,
     quiet_transformers,
+    refuse_attention,
     resolve_model,
 )
 from clearppo.models.policy import AdapterOffReference, FrozenReference, Policy
@@ -42,25 +42,28 @@ def make_policy(
 
     Raises ModelError if the LoRA target modules are not in the model.
     """
-    for network in (model, separate_critic):
-        if network is None:
-            continue
-        network.eval()
-        if gradient_checkpointing:
-            # transformers renames it in version 6
-            enable = getattr(network, "activation_checkpointing_enable", network.gradient_checkpointing_enable)
-            enable({"use_reentrant": False})
-            network.enable_input_require_grads()  # with LoRA nothing below the adapters would ask for gradients
-    actor = Actor(_with_lora(model, lora) if lora else model, autocast=autocast)
+    actor = make_actor(model, lora=lora, autocast=autocast, gradient_checkpointing=gradient_checkpointing)
     if separate_critic is None:
         dtype = model.get_input_embeddings().weight.dtype
         return Policy(actor, SharedCritic(actor.hidden_size, dtype).to(actor.device))
+    prepare_network(separate_critic, gradient_checkpointing)
     if lora:
-        wrapped = _with_lora(separate_critic, lora, head="score")
+        wrapped = with_lora(separate_critic, lora, head="score")
         for parameter in separate_critic.score.parameters():
             parameter.requires_grad_(True)
         return Policy(actor, SeparateCritic(wrapped))
     return Policy(actor, SeparateCritic(separate_critic))
+
+
+def make_actor(
+    model: Any, *, lora: Lora | None = None, autocast: bool = False, gradient_checkpointing: bool = False
+) -> Actor:
+    """An actor around a loaded language model, with adapters if `lora` says so.
+
+    Raises ModelError if the LoRA target modules are not in the model.
+    """
+    prepare_network(model, gradient_checkpointing)
+    return Actor(with_lora(model, lora) if lora else model, autocast=autocast)
 
 
 def make_reference(policy: Policy, *, micro_batch_size: int) -> FrozenReference:
@@ -84,7 +87,6 @@ def load_critic(
     It reads the policy's token ids, so its vocabulary must be the policy's. Raises ModelError if it is not.
     """
     path = resolve_model(name_or_path)
-    is_reward_model = "SequenceClassification" in (architecture_of(path) or "")
     extra: dict[str, Any] = {"attn_implementation": attn_implementation} if attn_implementation else {}
     try:
         with quiet_transformers():
@@ -92,7 +94,12 @@ def load_critic(
                 path, num_labels=1, dtype=dtype, trust_remote_code=trust_remote_code, **extra
             )
     except Exception as error:
-        raise ModelError(f"cannot load the critic {name_or_path}: {first_line(error)}.") from error
+        refuse_attention(attn_implementation, error)
+        reason = "its head has more than one output" if "mismatched" in str(error) else first_line(error)
+        raise ModelError(
+            f"cannot load the critic {name_or_path}: {reason}. Give a language model, or a reward model with one "
+            "output, as --value_model_path."
+        ) from error
     if not hasattr(critic, "score") or not hasattr(critic, critic.base_model_prefix):
         raise ModelError(
             f"{name_or_path} ({type(critic).__name__}) cannot be a critic: it has no `score` layer over a backbone. "
@@ -103,12 +110,24 @@ def load_critic(
             f"the critic {name_or_path} has another vocabulary than the policy, whose token ids it would read. "
             "Use a model with the same tokenizer, or leave --value_model_path out to start from the policy's model."
         )
-    if not is_reward_model:
+    # from_pretrained keeps what config.json said, for a directory and for the hub alike
+    if not any("SequenceClassification" in name for name in critic.config.architectures or []):
         torch.nn.init.zeros_(critic.score.weight)
     return disable_dropout(critic)
 
 
-def _with_lora(model: Any, lora: Lora, head: str | None = None) -> Any:
+def prepare_network(network: Any, gradient_checkpointing: bool) -> None:
+    """Switch a loaded network to eval mode, and its activation checkpointing on if asked for."""
+    network.eval()
+    if gradient_checkpointing:
+        # transformers renames it in version 6
+        enable = getattr(network, "activation_checkpointing_enable", network.gradient_checkpointing_enable)
+        enable({"use_reentrant": False})
+        network.enable_input_require_grads()  # with LoRA nothing below the adapters would ask for gradients
+
+
+def with_lora(model: Any, lora: Lora, head: str | None = None) -> Any:
+    """`model` with adapters on all of `lora`'s layers but `head`. Raises ModelError if it has no such layers."""
     config = LoraConfig(
         r=lora.r,
         lora_alpha=lora.alpha,

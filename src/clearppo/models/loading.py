@@ -5,6 +5,7 @@ import importlib.util
 import io
 import json
 import os
+import re
 import shutil
 import tempfile
 import warnings
@@ -166,17 +167,23 @@ def load_causal_lm(
                 name_or_path, dtype=dtype, trust_remote_code=trust_remote_code, **extra
             )
     except Exception as error:
+        refuse_attention(attn_implementation, error)
         raise ModelError(_cannot_load("model", name_or_path, error)) from error
+    _refuse_classifier(name_or_path, next(iter(model.config.architectures or []), None))  # of the hub, now known
     return disable_dropout(model)
 
 
 def refuse_reward_model(name_or_path: str) -> None:
     """A reward model's directory would load as a language model with a random head: say so instead."""
-    architecture = architecture_of(name_or_path)
+    _refuse_classifier(name_or_path, architecture_of(name_or_path))
+
+
+def _refuse_classifier(name_or_path: str, architecture: str | None) -> None:
     if architecture and "SequenceClassification" in architecture:
         raise ModelError(
             f"{name_or_path} is a reward model ({architecture}), not a language model. "
-            "Give it as --reward_model_path, and a causal language model as --model_name_or_path."
+            "Give a causal language model as --model_name_or_path; a reward model is for clearppo ppo's "
+            "--reward_model_path."
         )
 
 
@@ -227,6 +234,15 @@ def stop_token_ids(model: Any, tokenizer: Any, extra: list[int]) -> frozenset[in
     named = generation.eos_token_id if generation is not None else None
     of_model = [named] if isinstance(named, int) else list(named or [])
     return frozenset([tokenizer.eos_token_id, *of_model, *extra])
+
+
+def refuse_attention(attn_implementation: str | None, error: Exception) -> None:
+    """Raises ModelError if loading failed for the attention kernel that the user chose; returns for any other error."""
+    if attn_implementation and re.search("attention|attn", str(error), re.IGNORECASE):
+        raise ModelError(
+            f"attn_implementation = {attn_implementation} cannot be used ({first_line(error)}). "
+            "Use --attn_implementation sdpa or eager, or leave it out."
+        ) from error
 
 
 def _cannot_load(what: str, name_or_path: str, error: Exception) -> str:

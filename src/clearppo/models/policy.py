@@ -41,6 +41,12 @@ class Policy(nn.Module):
         self, prompts: Prompts, responses: Int[Tensor, "B T"], mask: Bool[Tensor, "B T"], *, temperature: float
     ) -> Analysis:
         """Log-prob, entropy and value of every response token, with gradients; masked cells hold 0."""
+        return self.analyze_with_logits(prompts, responses, mask, temperature=temperature)[0]
+
+    def analyze_with_logits(
+        self, prompts: Prompts, responses: Int[Tensor, "B T"], mask: Bool[Tensor, "B T"], *, temperature: float
+    ) -> tuple[Analysis, Float[Tensor, "B T V"]]:
+        """`analyze`, and the live logits before the temperature divides them; for a full KL in the loss."""
         with self.actor.precision():
             hidden = self.actor.states(prompts, responses, mask)
             logits = self.actor.logits(hidden)
@@ -49,11 +55,12 @@ class Policy(nn.Module):
             else:
                 values = self.critic(prompts, responses, mask)
         token_log_probs, entropy = log_probs_and_entropy(logits, responses, temperature)
-        return Analysis(
+        analysis = Analysis(
             log_probs=token_log_probs.masked_fill(~mask, 0.0),
             entropy=entropy.masked_fill(~mask, 0.0),
             values=values.masked_fill(~mask, 0.0),
         )
+        return analysis, logits
 
     def trainable(self) -> list[tuple[str, nn.Parameter]]:
         """Names and parameters that learn."""
@@ -75,7 +82,7 @@ class FrozenReference:
         for rows, prompts, responses, mask in micro_batches(
             rollout.prompts, rollout.responses, rollout.mask, self.micro_batch_size
         ):
-            values = log_probs(self._logits(prompts, responses, mask), responses, rollout.temperature)
+            values = log_probs(self.logits(prompts, responses, mask), responses, rollout.temperature)
             _scatter(out, rows, values.masked_fill(~mask, 0.0))
         return out
 
@@ -87,13 +94,17 @@ class FrozenReference:
         for rows, prompts, responses, mask in micro_batches(
             rollout.prompts, rollout.responses, rollout.mask, self.micro_batch_size
         ):
-            reference = self._logits(prompts, responses, mask)
+            reference = self.logits(prompts, responses, mask)
             with actor.precision():
                 logits = actor.logits(actor.states(prompts, responses, mask))
             _scatter(out, rows, full_kl(logits, reference, temperature).masked_fill(~mask, 0.0))
         return out
 
-    def _logits(self, prompts: Prompts, responses: Tensor, mask: Tensor) -> Tensor:
+    @torch.no_grad()
+    def logits(
+        self, prompts: Prompts, responses: Int[Tensor, "B T"], mask: Bool[Tensor, "B T"]
+    ) -> Float[Tensor, "B T V"]:
+        """Logits before every response token, which no temperature has divided yet; as many rows as are given."""
         with self.actor.precision():
             return self.actor.logits(self.actor.states(prompts, responses, mask))
 
@@ -101,9 +112,12 @@ class FrozenReference:
 class AdapterOffReference(FrozenReference):
     """With LoRA: the policy's own weights with the adapters switched off, so that no copy is kept."""
 
-    def _logits(self, prompts: Prompts, responses: Tensor, mask: Tensor) -> Tensor:
+    def logits(
+        self, prompts: Prompts, responses: Int[Tensor, "B T"], mask: Bool[Tensor, "B T"]
+    ) -> Float[Tensor, "B T V"]:
+        """See FrozenReference."""
         with self.actor.model.disable_adapter():
-            return super()._logits(prompts, responses, mask)
+            return super().logits(prompts, responses, mask)
 
 
 @torch.no_grad()

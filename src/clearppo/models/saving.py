@@ -39,7 +39,7 @@ def save_critic(policy: Policy, tokenizer: Any, directory: Path) -> None:
     critic = policy.critic
     if isinstance(critic, SeparateCritic):
         config = critic.classifier.config
-        config.pad_token_id = _padding(config, tokenizer)
+        config.pad_token_id = padding_id(config, tokenizer)
         with quiet_transformers():
             critic.classifier.save_pretrained(directory, state_dict=contiguous(dict(plain_weights(critic.classifier))))
             tokenizer.save_pretrained(directory)
@@ -60,7 +60,7 @@ def _classifier(actor: Actor, critic: SharedCritic, tokenizer: Any) -> Any:
     """A sequence classifier with the actor's backbone and the critic's layer. ValueError if transformers has none."""
     config = deepcopy(actor.causal_lm.config)
     config.num_labels = 1
-    config.pad_token_id = _padding(config, tokenizer)
+    config.pad_token_id = padding_id(config, tokenizer)
     weight = critic.score.weight.detach()
     with torch.device(weight.device), quiet_transformers():
         classifier = AutoModelForSequenceClassification.from_config(config)
@@ -71,7 +71,8 @@ def _classifier(actor: Actor, critic: SharedCritic, tokenizer: Any) -> Any:
     return classifier
 
 
-def _padding(config: Any, tokenizer: Any) -> int:
+def padding_id(config: Any, tokenizer: Any) -> int:
+    """The padding token for a saved classifier's config: the tokenizer's, the model's, else the EOS."""
     for candidate in (tokenizer.pad_token_id, config.pad_token_id, tokenizer.eos_token_id):
         if isinstance(candidate, int):
             return candidate

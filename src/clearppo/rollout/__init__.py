@@ -2,5 +2,6 @@
 
 from clearppo.rollout.sample import sample
 from clearppo.rollout.sampler import ExactGeneration, FakeSampler, Generation, Sampler, SamplingSettings
+from clearppo.rollout.truncate import Truncation
 
-__all__ = ["ExactGeneration", "FakeSampler", "Generation", "Sampler", "SamplingSettings", "sample"]
+__all__ = ["ExactGeneration", "FakeSampler", "Generation", "Sampler", "SamplingSettings", "Truncation", "sample"]

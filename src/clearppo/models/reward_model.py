@@ -1,0 +1,236 @@
+"""The reward model: a transformer that reads a whole text and gives it one number, at its last token.
+
+It is a sequence classifier of transformers with one label, so that what is saved here can be loaded by anyone.
+"""
+
+import inspect
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from copy import deepcopy
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import AutoModelForSequenceClassification
+
+from clearppo.core.masks import widen
+from clearppo.errors import ModelError
+from clearppo.models.actor import hidden_states, plain_weights
+from clearppo.models.build import Lora, prepare_network, with_lora
+from clearppo.models.loading import (
+    architecture_of,
+    context_length,
+    disable_dropout,
+    first_line,
+    quiet_transformers,
+    refuse_attention,
+    resolve_model,
+)
+from clearppo.models.saving import contiguous, padding_id
+
+HEAD = "score"  # the name of the last layer in transformers' decoder classifiers
+
+
+@runtime_checkable
+class Judgement(Protocol):
+    """The template of what the model reads, as far as it is needed here: it can write itself into a directory."""
+
+    def save(self, directory: Path) -> None: ...
+
+
+class RewardModel(nn.Module):
+    """Texts of token ids, right-padded with anything, and their lengths; one score each, in float32 at least.
+
+    The score is a linear layer on the last hidden state of the text's last token, which is found by its length and
+    never by looking for padding. The layer stays in float32 under bfloat16, weights or autocast. What stands behind a
+    text's end is not read.
+    """
+
+    def __init__(self, model: Any, *, autocast: bool = False) -> None:
+        super().__init__()
+        self.model: Any = model
+        self.autocast = autocast
+        # A PeftModel wraps the classifier; its LoRA layers sit inside, so running the inner model applies them.
+        self._classifier = [model.get_base_model() if hasattr(model, "get_base_model") else model]
+        self._takes_position_ids = "position_ids" in inspect.signature(self.backbone.forward).parameters
+        self.head.to(torch.promote_types(self.head.weight.dtype, torch.float32))
+
+    @property
+    def classifier(self) -> Any:
+        """The transformers model without a PEFT wrapper (its layers may be LoRA layers)."""
+        return self._classifier[0]
+
+    @property
+    def backbone(self) -> Any:
+        """The transformer without its head."""
+        return getattr(self.classifier, self.classifier.base_model_prefix)
+
+    @property
+    def head(self) -> nn.Linear:
+        """The layer that makes a score of a hidden state."""
+        return self.classifier.score
+
+    @property
+    def device(self) -> torch.device:
+        return self.classifier.get_input_embeddings().weight.device
+
+    @property
+    def room(self) -> int | None:
+        """The longest text, in tokens, that the model was built for, or None if its config does not say."""
+        return context_length(self.classifier)
+
+    def precision(self) -> AbstractContextManager[Any]:
+        """bf16 autocast over float32 weights if this model was made for it, else nothing."""
+        return torch.autocast(self.device.type, dtype=torch.bfloat16) if self.autocast else nullcontext()
+
+    def scores(self, ids: Int[Tensor, "N L"], lengths: Int[Tensor, " N"]) -> Float[Tensor, " N"]:
+        """The score of each text, at its last token. Every length is 1 at least."""
+        return self.read(self.last_states(ids, lengths))
+
+    def token_scores(self, ids: Int[Tensor, "N L"], lengths: Int[Tensor, " N"]) -> Float[Tensor, "N L"]:
+        """The score at every token, as if the text ended there; 0 behind a text's end."""
+        inside = torch.arange(ids.shape[1], device=ids.device) < lengths.unsqueeze(1)
+        return self.read(self._states(ids, lengths)).masked_fill(~inside, 0.0)
+
+    def last_states(self, ids: Int[Tensor, "N L"], lengths: Int[Tensor, " N"]) -> Float[Tensor, "N H"]:
+        """The last hidden state of each text's last token, in float32 at least: what `read` makes a score of."""
+        hidden = self._states(ids, lengths)
+        return widen(hidden[torch.arange(len(ids), device=ids.device), lengths - 1])
+
+    def read(self, states: Float[Tensor, "*shape H"]) -> Float[Tensor, "*shape"]:
+        """The head on hidden states."""
+        with torch.autocast(states.device.type, enabled=False):
+            return functional.linear(states.to(self.head.weight.dtype), self.head.weight, self.head.bias).squeeze(-1)
+
+    def trainable(self) -> list[tuple[str, nn.Parameter]]:
+        """Names and parameters that learn."""
+        return [(name, parameter) for name, parameter in self.named_parameters() if parameter.requires_grad]
+
+    def save(self, directory: Path, tokenizer: Any, judgement: Judgement) -> None:
+        """A directory for AutoModelForSequenceClassification: adapters merged, one label, a padding token, and
+        `judgement.json`, the template of what the model reads.
+
+        transformers' own forward reads the last token that is not the padding token. Where that is the EOS as well it
+        would miss the end of a text that ends in one, so the model and its tokenizer get another padding token, if the
+        tokenizer has any (GPT-2's has not). ClearPPO reads by lengths in any case.
+        """
+        config, tokenizer = self.classifier.config, deepcopy(tokenizer)
+        config.pad_token_id = _padding_beside_eos(config, tokenizer)
+        tokenizer.pad_token = tokenizer.convert_ids_to_tokens(config.pad_token_id)
+        with quiet_transformers():
+            self.classifier.save_pretrained(directory, state_dict=contiguous(dict(plain_weights(self.classifier))))
+            tokenizer.save_pretrained(directory)
+        judgement.save(directory)
+
+    def _states(self, ids: Int[Tensor, "N L"], lengths: Int[Tensor, " N"]) -> Float[Tensor, "N L H"]:
+        inside = torch.arange(ids.shape[1], device=ids.device) < lengths.unsqueeze(1)
+        with self.precision():
+            return hidden_states(self.backbone, ids, inside, self._takes_position_ids)
+
+
+def length_sorted(
+    ids: Sequence[Sequence[int]], size: int, device: torch.device
+) -> Iterator[tuple[list[int], Tensor, Tensor]]:
+    """(rows, right-padded ids, lengths) of at most `size` texts at a time, the longest first: if memory does not
+    suffice it fails at once."""
+    order = sorted(range(len(ids)), key=lambda row: len(ids[row]), reverse=True)
+    for start in range(0, len(order), size):
+        rows = order[start : start + size]
+        width = len(ids[rows[0]])
+        texts = torch.tensor([[*ids[row], *[0] * (width - len(ids[row]))] for row in rows], device=device)
+        yield rows, texts, torch.tensor([len(ids[row]) for row in rows], device=device)
+
+
+def make_reward_model(
+    classifier: Any, *, lora: Lora | None = None, autocast: bool = False, gradient_checkpointing: bool = False
+) -> RewardModel:
+    """A reward model around a loaded classifier. With `lora` the adapters learn and the head, in full.
+
+    Raises ModelError if the LoRA target modules are not in the model.
+    """
+    prepare_network(classifier, gradient_checkpointing)
+    if lora is None:
+        return RewardModel(classifier, autocast=autocast)
+    wrapped = with_lora(classifier, lora, head=HEAD)
+    classifier.score.requires_grad_(True)
+    return RewardModel(wrapped, autocast=autocast)
+
+
+def load_classifier(
+    name_or_path: str,
+    *,
+    dtype: torch.dtype = torch.float32,
+    attn_implementation: str | None = None,
+    trust_remote_code: bool = False,
+    seed: int = 0,
+) -> Any:
+    """What a reward model starts from, dropout off: a language model with a new head, or a reward model as it is.
+
+    A new head's weights are drawn from a normal distribution of mean 0 and variance 1 / (d + 1), d the hidden size,
+    as in lm-human-preferences and summarize-from-feedback; its bias, if the family has one, is 0.
+
+    Raises ModelError with what was tried; if the model has no linear `score` layer over a decoder; if a reward model
+    has more than one output.
+    """
+    path = resolve_model(name_or_path)
+    is_reward_model = "SequenceClassification" in (architecture_of(path) or "")
+    extra: dict[str, Any] = {"attn_implementation": attn_implementation} if attn_implementation else {}
+    if not is_reward_model:
+        extra["num_labels"] = 1
+    try:
+        with quiet_transformers():
+            model, info = AutoModelForSequenceClassification.from_pretrained(
+                path, dtype=dtype, trust_remote_code=trust_remote_code, output_loading_info=True, **extra
+            )
+    except Exception as error:
+        refuse_attention(attn_implementation, error)
+        raise ModelError(f"cannot load {name_or_path} to train a reward model: {first_line(error)}.") from error
+    # Of a model on the hub it is known only now what it is.
+    is_reward_model = any("SequenceClassification" in name for name in model.config.architectures or [])
+    _check(name_or_path, model, sorted(info["missing_keys"]), is_reward_model)
+    if not is_reward_model:
+        _new_head(model.score, seed)
+    return disable_dropout(model)
+
+
+def _padding_beside_eos(config: Any, tokenizer: Any) -> int:
+    """The padding token, or where that is the EOS another special token that no text ends in; else the EOS."""
+    pad_id = padding_id(config, tokenizer)
+    if pad_id != tokenizer.eos_token_id:
+        return pad_id
+    taken = (None, tokenizer.eos_token_id, tokenizer.bos_token_id)
+    others = [token for token in (tokenizer.unk_token_id, *tokenizer.all_special_ids) if token not in taken]
+    return others[0] if others else pad_id
+
+
+def _new_head(head: nn.Linear, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    std = (head.in_features + 1) ** -0.5  # the variance is 1 / (d + 1)
+    with torch.no_grad():
+        head.weight.copy_(torch.randn(head.weight.shape, generator=generator) * std)
+        if head.bias is not None:
+            head.bias.zero_()
+
+
+def _check(name: str, model: Any, missing: list[str], is_reward_model: bool) -> None:
+    head = getattr(model, HEAD, None)
+    backbone = getattr(model, model.base_model_prefix, None)
+    if not isinstance(head, nn.Linear) or backbone is None or model.config.is_encoder_decoder:
+        raise ModelError(
+            f"{name} ({type(model).__name__}) cannot be trained as a reward model: it has no linear `score` layer over "
+            "a decoder. Use a decoder language model, such as those of Llama, Qwen, Mistral, GPT-2 or Pythia."
+        )
+    if head.out_features != 1:
+        raise ModelError(
+            f"{name} has num_labels = {head.out_features}; a reward model has one output. "
+            "Start from a language model, or from a reward model saved with num_labels=1."
+        )
+    absent = [key for key in missing if is_reward_model or not key.startswith(f"{HEAD}.")]
+    if absent:
+        raise ModelError(
+            f"{name} lacks the weights {', '.join(absent[:3])}, so they would be random. Check that the directory is "
+            "whole, and that its config.json belongs to its weights."
+        )
