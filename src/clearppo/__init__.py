@@ -1,24 +1,47 @@
 """PPO for language models from human feedback: small, exact, fast.
 
-clearppo.ppo(...)          train, with the options of `clearppo ppo` by name
+clearppo.sft(...)          step 1, with the options of `clearppo sft` by name
+clearppo.reward(...)       step 2, with those of `clearppo reward`
+clearppo.ppo(...)          step 3, with those of `clearppo ppo`
+clearppo.rlhf(...)         all of them in a row, with those of `clearppo rlhf`
+clearppo.prefs(...)        comparisons from a model's own answers, for step 2
 clearppo.core              the mathematics, for notebooks
 """
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from clearppo.api import PPOResult, ppo
+    from clearppo.api import PPOResult, RewardResult, SFTResult, ppo, prefs, reward, sft
     from clearppo.config import PPOConfig, load_config
     from clearppo.errors import ClearPPOError
+    from clearppo.pipeline import rlhf
 
-__all__ = ["ClearPPOError", "PPOConfig", "PPOResult", "load_config", "ppo"]
+__all__ = [
+    "ClearPPOError",
+    "PPOConfig",
+    "PPOResult",
+    "RewardResult",
+    "SFTResult",
+    "load_config",
+    "ppo",
+    "prefs",
+    "reward",
+    "rlhf",
+    "sft",
+]
 
 _HOMES = {
     "ClearPPOError": "clearppo.errors",
     "PPOConfig": "clearppo.config",
     "PPOResult": "clearppo.api",
+    "RewardResult": "clearppo.api",
+    "SFTResult": "clearppo.api",
     "load_config": "clearppo.config",
     "ppo": "clearppo.api",
+    "prefs": "clearppo.api",
+    "reward": "clearppo.api",
+    "rlhf": "clearppo.pipeline",
+    "sft": "clearppo.api",
 }
 
 

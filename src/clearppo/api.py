@@ -1,11 +1,18 @@
-"""The front door in Python: the same as `clearppo ppo`, without a command line."""
+"""The front door in Python: the same as the command line, without one."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from clearppo.config import PPOConfig, load_config
+from clearppo.config import PPOConfig, PrefsConfig, RewardModelConfig, SFTConfig, load_config
 from clearppo.models.policy import Policy
+
+if TYPE_CHECKING:
+    from clearppo.train.comparing import PrefsSummary
+    from clearppo.train.listener import Listener
+    from clearppo.train.reward_report import RewardReport
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,6 +23,23 @@ class PPOResult:
     history: list[dict[str, float]]
     policy: Policy
     tokenizer: Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class SFTResult:
+    """Where the fine-tuned model is, and the metrics of every step."""
+
+    output_dir: Path
+    history: list[dict[str, float]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RewardResult:
+    """Where the reward model is, the metrics of every step, and the report (None if nothing was held out)."""
+
+    output_dir: Path
+    history: list[dict[str, float]]
+    report: "RewardReport | None"
 
 
 def ppo(
@@ -33,22 +57,92 @@ def ppo(
 
     `console` shows the progress that the command line shows. Raises ClearPPOError with one clear sentence.
     """
-    path = None if config_path is None else Path(config_path)
-    return train_ppo(load_config(recipe=recipe, config_path=path, flags=options), console=console)
+    return train_ppo(
+        load_config(PPOConfig, recipe=recipe, config_path=_path(config_path), flags=options), console=console
+    )
+
+
+def sft(
+    *, recipe: str | None = None, config_path: str | Path | None = None, console: bool = False, **options: Any
+) -> SFTResult:
+    """Fine-tune on demonstrations. `options` are the options of `clearppo sft` by name. Raises ClearPPOError."""
+    return train_sft(
+        load_config(SFTConfig, recipe=recipe, config_path=_path(config_path), flags=options), console=console
+    )
+
+
+def reward(
+    *, recipe: str | None = None, config_path: str | Path | None = None, console: bool = False, **options: Any
+) -> RewardResult:
+    """Train a reward model. `options` are the options of `clearppo reward` by name. Raises ClearPPOError."""
+    config = load_config(RewardModelConfig, recipe=recipe, config_path=_path(config_path), flags=options)
+    return train_reward(config, console=console)
+
+
+def prefs(
+    *, recipe: str | None = None, config_path: str | Path | None = None, console: bool = False, **options: Any
+) -> "PrefsSummary":
+    """Make comparisons. `options` are the options of `clearppo prefs` by name; `labeller` may be a Python function."""
+    config = load_config(PrefsConfig, recipe=recipe, config_path=_path(config_path), flags=options)
+    return make_prefs(config, console=console)
 
 
 def train_ppo(config: PPOConfig, *, console: bool = False) -> PPOResult:
     """Build and run what `config` says."""
     from clearppo.build import build_ppo
 
+    with _watching(console) as listener:
+        run = build_ppo(config, listener=listener)
+        history = run.train()
+    return PPOResult(output_dir=run.run_dir.path, history=history, policy=run.policy, tokenizer=run.tokenizer)
+
+
+def train_sft(config: SFTConfig, *, console: bool = False) -> SFTResult:
+    """Build and run what `config` says."""
+    from clearppo.build_steps import build_sft
+
+    with _watching(console) as listener:
+        run = build_sft(config, listener=listener)
+        return SFTResult(history=run.train(), output_dir=run.run_dir.path)
+
+
+def train_reward(config: RewardModelConfig, *, console: bool = False) -> RewardResult:
+    """Build and run what `config` says."""
+    from clearppo.build_steps import build_reward
+
+    with _watching(console) as listener:
+        run = build_reward(config, listener=listener)
+        return RewardResult(history=run.train(), output_dir=run.run_dir.path, report=run.report)
+
+
+def make_prefs(config: PrefsConfig, *, console: bool = False) -> "PrefsSummary":
+    """Build and run what `config` says."""
+    from clearppo.build_prefs import build_prefs
+
+    with _watching(console) as listener:
+        return build_prefs(config, listener=listener).train()
+
+
+@contextmanager
+def _watching(console: bool) -> "Iterator[Listener | None]":
+    """Somebody who shows the progress, or nobody."""
     if not console:
-        return _trained(build_ppo(config))
+        yield None
+        return
     from clearppo.console import console_listener
 
     with console_listener() as listener:
-        return _trained(build_ppo(config, listener=listener))
+        yield listener
 
 
-def _trained(run: Any) -> PPOResult:
-    history = run.train()
-    return PPOResult(output_dir=run.run_dir.path, history=history, policy=run.policy, tokenizer=run.tokenizer)
+def _path(given: str | Path | None) -> Path | None:
+    return None if given is None else Path(given)
+
+
+RUNNERS: dict[str, Callable[..., Any]] = {
+    "sft": train_sft,
+    "prefs": make_prefs,
+    "reward": train_reward,
+    "ppo": train_ppo,
+}
+"""What runs each step of a pipeline."""

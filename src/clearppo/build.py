@@ -1,25 +1,31 @@
-"""From a configuration to the objects of a run. The only room that imports plugs."""
+"""From a PPOConfig to the objects of a run; with its siblings build_*.py the only room that imports plugs."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from clearppo.config import PPOConfig
 from clearppo.core.kl import AdaptiveKL, FixedKL
-from clearppo.data import PromptSet, encode_prompts, load_rows
-from clearppo.engines.local import LocalEngine, has_fast_bf16, keep_freed_memory, select_device
-from clearppo.errors import ConfigError
+from clearppo.core.normalise import FixedMoments, RunningScaling, ScoreScaling
+from clearppo.data import (
+    Demonstration,
+    PromptSet,
+    SequenceSet,
+    encode_demonstrations,
+    encode_prompts,
+    load_demonstrations,
+    load_rows,
+)
+from clearppo.engines.local import LocalEngine, has_fast_bf16, select_device
 from clearppo.feedback.function import FunctionScorer, load_reward_function
 from clearppo.feedback.model import RewardModelScorer
 from clearppo.feedback.scorer import Scorer, WeightedScorer
-from clearppo.learning import Objective, Passes
+from clearppo.learning import Objective, Passes, Ptx, TextStream
 from clearppo.learning.optimiser import adamw
-from clearppo.models.build import Lora, load_critic, make_policy, make_reference
+from clearppo.models.build import load_critic, make_policy, make_reference
 from clearppo.models.loading import (
-    DTYPES,
     context_length,
     load_causal_lm,
     load_tokenizer,
@@ -27,6 +33,7 @@ from clearppo.models.loading import (
     stop_token_ids,
 )
 from clearppo.models.policy import Policy
+from clearppo.rollout import Truncation
 from clearppo.rollout.inprocess import InProcessSampler
 from clearppo.rollout.sampler import SamplingSettings
 from clearppo.rollout.talk import Talker
@@ -36,6 +43,16 @@ from clearppo.train.ppo import Recipe
 from clearppo.train.run import PPORun
 from clearppo.train.summary import summarise
 from clearppo.train.track import Track
+from clearppo.wiring import (
+    load_model,
+    loading,
+    lora,
+    make_engine,
+    pad_id,
+    room_for_prompts,
+    run_directory,
+    uses_autocast,
+)
 
 EVALUATION_BATCH = 64  # rows decoded at once; more gain nothing on a small machine
 
@@ -46,19 +63,15 @@ def build_ppo(config: PPOConfig, *, listener: Listener | None = None) -> PPORun:
     Raises ClearPPOError (ConfigError, DataError, ModelError, DeviceError, RewardError, RunDirError).
     """
     listener = listener or Silence()
-    device = select_device(config.model.device)
-    if device.type == "cpu":
-        keep_freed_memory()
+    engine = make_engine(config.model.device)
     torch.manual_seed(config.run.seed)
     functions = [reward_function(source) for source in config.reward.reward_funcs]
     rows = load_rows(config.data.dataset_name, config=config.data.dataset_config, split=config.data.dataset_train_split)
-    _keep_inputs(config)
-    run_dir = RunDir.create(config.run.output_dir, overwrite=config.run.overwrite_output_dir)
-    try:
-        return _wired(config, LocalEngine(device), functions, rows, run_dir, listener)
-    except BaseException:
-        run_dir.discard()
-        raise
+    other, texts = config.ptx.ptx_dataset_name, tuple[Demonstration, ...]()
+    if config.ptx.ptx_coef and other is not None:
+        texts = load_demonstrations(other, flag="ptx_dataset_name")
+    with run_directory(config.run, _inputs(config)) as run_dir:
+        return _wired(config, engine, functions, rows, texts, run_dir, listener)
 
 
 def _wired(
@@ -66,98 +79,88 @@ def _wired(
     engine: LocalEngine,
     functions: Sequence[Scorer],
     rows: list[dict[str, Any]],
+    texts: Sequence[Demonstration],
     run_dir: RunDir,
     listener: Listener,
 ) -> PPORun:
     listener.phase("loading")
     policy, tokenizer, stop_ids, prompts = _policy_and_prompts(config, engine, rows, listener.note)
-    run_dir.require_space(_bytes_of_result(policy))
-    summary = summarise(config, policy, prompts, engine.device)
-    optimiser = _optimiser(config, policy)
-    pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+    run_dir.require_space(_bytes_of_result(config, policy))
+    others = _other_texts(config, texts, tokenizer, context_length(policy.actor.causal_lm)) if texts else None
     return PPORun(
         config=config,
         policy=policy,
         reference=make_reference(policy, micro_batch_size=config.run.micro_batch_size),
         sampler=InProcessSampler(policy, tokenizer, _sampling(config, stop_ids), seed=config.run.seed),
         scorer=_scorer(config, functions, engine.device),
+        scaling=_scaling(config),
         engine=engine,
-        optimiser=optimiser,
+        optimiser=_optimiser(config, policy),
         kl=_kl_controller(config),
-        recipe=ppo_recipe(config),
+        recipe=ppo_recipe(config, _truncation(config, tokenizer)),
         objective=ppo_objective(config),
         passes=_passes(config),
+        ptx=None if others is None else _ptx(config, others, pad_id(tokenizer), engine.device),
         prompts=prompts,
         tokenizer=tokenizer,
-        pad_id=int(pad_id),
+        pad_id=pad_id(tokenizer),
         run_dir=run_dir,
         listener=listener,
-        summary=summary,
+        summary=summarise(config, policy, prompts, others, engine.device),
         track=Track(run_dir, listener, sample_steps=config.run.sample_steps, logging_steps=config.run.logging_steps),
     )
 
 
-def _keep_inputs(config: PPOConfig) -> None:
-    """Raises ConfigError if overwriting output_dir would delete what this run reads."""
-    if not config.run.overwrite_output_dir:
-        return
-    target = Path(config.run.output_dir).expanduser().resolve()
-    inputs = {
+def _inputs(config: PPOConfig) -> dict[str, object]:
+    """The options that name what this run reads."""
+    return {
         "model_name_or_path": config.model.model_name_or_path,
         "value_model_path": config.model.value_model_path,
         "reward_model_path": config.reward.reward_model_path,
         "dataset_name": config.data.dataset_name,
+        "ptx_dataset_name": config.ptx.ptx_dataset_name,
     }
-    for option, value in inputs.items():
-        place = Path(value).expanduser().resolve() if value else None
-        if place is not None and place.exists() and place.is_relative_to(target):
-            raise ConfigError(
-                f"{option} = {value} lies in output_dir = {config.run.output_dir}, whose files "
-                "--overwrite_output_dir would delete. Use another --output_dir."
-            )
 
 
 def _policy_and_prompts(
     config: PPOConfig, engine: LocalEngine, rows: list[dict[str, Any]], note: Callable[[str], None]
 ) -> tuple[Policy, Any, frozenset[int], PromptSet]:
     model_config, sampling = config.model, config.sampling
-    path = resolve_model(model_config.model_name_or_path, note=note)
-    tokenizer = load_tokenizer(path, trust_remote_code=model_config.trust_remote_code)
-    loading: dict[str, Any] = {
-        "dtype": DTYPES[model_config.dtype],
-        "attn_implementation": model_config.attn_implementation,
-        "trust_remote_code": model_config.trust_remote_code,
-    }
-    model = load_causal_lm(path, **loading)
-    context = context_length(model)
-    if context is not None and context <= sampling.response_length:
-        raise ConfigError(
-            f"response_length = {sampling.response_length} leaves no room for a prompt in this model's context of "
-            f"{context} tokens. Use a smaller --response_length."
-        )
+    loaded = load_model(model_config, note=note)
+    model, tokenizer = loaded.model, loaded.tokenizer
     prompts = encode_prompts(
         rows,
         tokenizer,
         max_prompt_length=config.data.max_prompt_length,
-        room=None if context is None else context - sampling.response_length,
+        room=room_for_prompts(model, sampling.response_length),
         source=config.data.dataset_name,
     )
     critic = None
-    if model_config.critic == "separate":
-        critic = load_critic(model_config.value_model_path or path, tokenizer, **loading)
-    lora = None
-    if model_config.use_peft:
-        lora = Lora(
-            r=model_config.lora_r, alpha=model_config.lora_alpha, target_modules=model_config.lora_target_modules
-        )
+    if model_config.critic == "separate" and config.has_critic:
+        critic = load_critic(model_config.value_model_path or loaded.path, tokenizer, **loading(model_config))
     policy = make_policy(
         engine.wrap(model),
         separate_critic=None if critic is None else engine.wrap(critic),
-        lora=lora,
-        autocast=uses_autocast(config, engine.device),
+        lora=lora(model_config),
+        autocast=uses_autocast(model_config, engine.device),
         gradient_checkpointing=model_config.gradient_checkpointing,
     )
+    if not config.has_critic:
+        policy.critic.requires_grad_(False)  # the layer that every policy has: its values stay at 0
     return policy, tokenizer, stop_token_ids(model, tokenizer, list(sampling.stop_token_ids)), prompts
+
+
+def _other_texts(config: PPOConfig, texts: Sequence[Demonstration], tokenizer: Any, context: int | None) -> SequenceSet:
+    """The texts of PPO-ptx as `clearppo sft` would learn them: plain text whole, of an answered prompt the answer."""
+    longest = config.ptx.ptx_max_length
+    return encode_demonstrations(
+        texts,
+        tokenizer,
+        max_length=longest if context is None else min(longest, context),
+        room=context,
+        source=str(config.ptx.ptx_dataset_name),
+        option="ptx_max_length",
+    )
 
 
 def reward_function(source: str | Callable[..., Any]) -> FunctionScorer:
@@ -192,13 +195,6 @@ def build_chat(
     )
 
 
-def uses_autocast(config: PPOConfig, device: torch.device) -> bool:
-    """Whether forward passes run in bf16 autocast: as asked for, or wherever the hardware gains by it."""
-    if config.model.dtype != "float32":
-        return False
-    return has_fast_bf16(device) if config.model.bf16 == "auto" else bool(config.model.bf16)
-
-
 def _scorer(config: PPOConfig, functions: Sequence[Scorer], device: torch.device) -> Scorer:
     sources: list[Scorer] = list(functions)
     if config.reward.reward_model_path is not None:
@@ -214,7 +210,32 @@ def _scorer(config: PPOConfig, functions: Sequence[Scorer], device: torch.device
     return WeightedScorer(sources, config.reward.reward_weights)
 
 
-def _optimiser(config: PPOConfig, policy: Policy) -> torch.optim.AdamW:
+def _scaling(config: PPOConfig) -> ScoreScaling | None:
+    """How scores are scaled; None for the start policy's moments, which the run measures."""
+    match config.reward.score_scaling:
+        case None:
+            return FixedMoments(mean=0.0, std=1.0)  # as they are
+        case "reference":
+            return None
+        case kind:
+            return RunningScaling(centred=kind == "running")
+
+
+def _truncation(config: PPOConfig, tokenizer: Any) -> Truncation | None:
+    token = config.sampling.truncate_token
+    return None if token is None else Truncation.from_text(token, config.sampling.truncate_after, tokenizer)
+
+
+def _ptx(config: PPOConfig, texts: SequenceSet, padding: int, device: torch.device) -> Ptx:
+    return Ptx(
+        stream=TextStream(texts, pad_id=padding, seed=config.run.seed, device=device),
+        coef=config.ptx.ptx_coef,
+        batch_ratio=config.ptx.ptx_batch_ratio,
+        reduction=config.ptx.ptx_reduction,
+    )
+
+
+def _optimiser(config: PPOConfig, policy: Policy) -> torch.optim.Optimizer:
     actor = [parameter for parameter in policy.actor.parameters() if parameter.requires_grad]
     critic = [parameter for parameter in policy.critic.parameters() if parameter.requires_grad]
     optim = config.optim
@@ -225,19 +246,23 @@ def _optimiser(config: PPOConfig, policy: Policy) -> torch.optim.AdamW:
         critic_learning_rate=optim.critic_learning_rate,
         betas=(optim.adam_beta1, optim.adam_beta2),
         eps=optim.adam_epsilon,
+        critic_eps=optim.critic_adam_epsilon,
         weight_decay=optim.weight_decay,
+        style=optim.adam_style,
     )
 
 
 def _sampling(config: PPOConfig, stop_ids: frozenset[int]) -> SamplingSettings:
+    """How answers are drawn; answers of fixed length end nowhere else, not at the end-of-text token either."""
     sampling = config.sampling
+    ends = not sampling.fixed_length
     return SamplingSettings(
         max_tokens=sampling.response_length,
         temperature=sampling.temperature,
         top_k=sampling.top_k,
         top_p=sampling.top_p,
-        stop_token_ids=stop_ids,
-        stop_strings=tuple(sampling.stop_strings),
+        stop_token_ids=stop_ids if ends else frozenset(),
+        stop_strings=tuple(sampling.stop_strings) if ends else (),
         max_batch_size=sampling.generation_batch_size,
     )
 
@@ -248,18 +273,30 @@ def _kl_controller(config: PPOConfig) -> FixedKL | AdaptiveKL:
     return AdaptiveKL(config.kl.kl_coef, config.kl.kl_target, config.kl.kl_horizon)
 
 
-def ppo_recipe(config: PPOConfig) -> Recipe:
+def ppo_recipe(config: PPOConfig, truncation: Truncation | None = None) -> Recipe:
     """The loop's numbers that `config` asks for."""
+    reward, ppo, optim = config.reward, config.ppo, config.optim
     return Recipe(
         n_iterations=config.num_iterations,
+        truncation=truncation,
         kl_estimator=config.kl.kl_estimator,
-        missing_eos_penalty=config.reward.missing_eos_penalty,
-        whiten_rewards=config.reward.whiten_rewards,
-        gamma=config.ppo.gamma,
-        lam=config.ppo.lam,
-        whiten_advantages=config.ppo.whiten_advantages,
-        schedule=config.optim.lr_scheduler_type,
-        warmup_ratio=config.optim.warmup_ratio,
+        score_clip=reward.score_clip,
+        missing_eos_penalty=reward.missing_eos_penalty,
+        missing_eos_score=reward.missing_eos_score,
+        whiten_rewards=reward.whiten_rewards,
+        estimator=ppo.advantage_estimator,
+        group_size=config.sampling.num_generations,
+        gamma=ppo.gamma,
+        lam=ppo.lam,
+        critic_lam=ppo.critic_lam,
+        whiten_advantages=ppo.whiten_advantages,
+        unbiased_whitening=ppo.unbiased_whitening,
+        critic_warmup_steps=ppo.critic_warmup_steps,
+        schedule=optim.lr_scheduler_type,
+        warmup_ratio=optim.warmup_ratio,
+        warmup_steps=optim.warmup_steps,
+        warmup_start=optim.warmup_start,
+        min_lr_ratio=optim.min_lr_ratio,
     )
 
 
@@ -271,8 +308,10 @@ def ppo_objective(config: PPOConfig) -> Objective:
         clip_high=ppo.cliprange_high,
         dual_clip=ppo.dual_clip,
         clip_value=ppo.cliprange_value,
-        vf_coef=ppo.vf_coef,
+        vf_coef=ppo.vf_coef if config.has_critic else 0.0,
         entropy_coef=ppo.entropy_coef,
+        kl_loss_coef=config.kl.kl_loss_coef,
+        kl_loss_estimator=config.kl.kl_loss_estimator,
     )
 
 
@@ -286,8 +325,13 @@ def _passes(config: PPOConfig) -> Passes:
     )
 
 
-def _bytes_of_result(policy: Policy) -> int:
-    """Weights of the model and of its critic (with a shared one, the backbone a second time), and some records."""
+def _bytes_of_result(config: PPOConfig, policy: Policy) -> int:
+    """Weights of the model, its critic (of a shared one, the backbone once more) and its average, and some records."""
     actor = sum(p.numel() * p.element_size() for p in policy.actor.causal_lm.parameters())
     critic = sum(p.numel() * p.element_size() for p in policy.critic.parameters())
-    return 50_000_000 + actor + max(actor, critic)
+    models = [actor]
+    if config.has_critic:
+        models.append(max(actor, critic))
+    if config.run.ema_decay is not None:
+        models.append(actor)
+    return 50_000_000 + sum(models)

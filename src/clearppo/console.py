@@ -7,15 +7,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.table import Table
+from rich.table import Table as RichTable
 
-from clearppo.train.listener import Listener, SampleRow, Summary
+from clearppo.train.listener import Listener, SampleRow, Summary, Table, headline
 
 PHASES = {
     "loading": "loading",
     "sampling": "sampling 采样",
     "feedback": "feedback 反馈",
     "learning": "learning 学习",
+    "evaluating": "evaluating 评估",
+    "normalising": "normalising",
     "saving": "saving",
 }
 
@@ -41,24 +43,29 @@ class PlainConsole:
     def __init__(self, console: Console) -> None:
         self.console = console
         self.n_iterations = 0
+        self.round, self.headline = "iteration", headline
         self.began = time.monotonic()
 
     def started(self, summary: Summary, n_iterations: int) -> None:
         self.n_iterations = n_iterations
+        self.round, self.headline = summary.round, summary.headline
         self.began = time.monotonic()
         announce(self.console, summary)
 
     def phase(self, name: str) -> None:
-        if name in ("loading", "saving"):
+        if name in ("loading", "normalising", "saving"):
             self.console.print(f"{PHASES.get(name, name)} ...")
 
     def iteration(self, step: int, metrics: Mapping[str, float]) -> None:
         spent = time.monotonic() - self.began
         left = spent / step * (self.n_iterations - step)
-        self.console.print(f"iteration {step}/{self.n_iterations}  {headline(metrics)}  {_clock(left)} left")
+        self.console.print(f"{self.round} {step}/{self.n_iterations}  {self.headline(metrics)}  {_clock(left)} left")
 
     def samples(self, step: int, rows: Sequence[SampleRow]) -> None:
         self.console.print(sample_table(step, rows))
+
+    def table(self, table: Table) -> None:
+        self.console.print(result_table(table))
 
     def note(self, text: str) -> None:
         self.console.print(escape(text))
@@ -82,21 +89,26 @@ class LiveConsole:
             console=console,
             transient=True,
         )
-        self.task = self.progress.add_task("ppo", total=None, phase="loading", numbers="")
+        self.task = self.progress.add_task("run", total=None, phase="loading", numbers="")
+        self.headline = headline
         self.progress.start()
 
     def started(self, summary: Summary, n_iterations: int) -> None:
         announce(self.console, summary)
+        self.headline = summary.headline
         self.progress.reset(self.task, total=n_iterations)
 
     def phase(self, name: str) -> None:
         self.progress.update(self.task, phase=PHASES.get(name, name), refresh=True)
 
     def iteration(self, step: int, metrics: Mapping[str, float]) -> None:
-        self.progress.update(self.task, completed=step, numbers=headline(metrics))
+        self.progress.update(self.task, completed=step, numbers=self.headline(metrics))
 
     def samples(self, step: int, rows: Sequence[SampleRow]) -> None:
         self.console.print(sample_table(step, rows))
+
+    def table(self, table: Table) -> None:
+        self.console.print(result_table(table))
 
     def note(self, text: str) -> None:
         self.console.print(escape(text))
@@ -108,18 +120,10 @@ class LiveConsole:
         self.progress.stop()
 
 
-def headline(metrics: Mapping[str, float]) -> str:
-    """The numbers that one watches."""
-    return (
-        f"reward {metrics['objective/scores']:+.3f}  KL {metrics['objective/kl']:.2f} nats  "
-        f"length {metrics['completions/mean_length']:.0f}  {metrics['tokens_per_second']:.0f} tok/s"
-    )
-
-
 def announce(console: Console, summary: Summary) -> None:
     """The objective really optimised in one line, the models, the sizes, and what the user should know."""
     console.print(f"[bold]objective[/bold]  {escape(summary.objective)}", soft_wrap=True)
-    table = Table(box=None, pad_edge=False, header_style="dim")
+    table = RichTable(box=None, pad_edge=False, header_style="dim")
     for name in summary.models[0]:
         table.add_column(name, justify="right" if name in ("parameters", "trainable") else "left", overflow="fold")
     for row in summary.models:
@@ -131,9 +135,9 @@ def announce(console: Console, summary: Summary) -> None:
         console.print(f"note: {escape(note)}", soft_wrap=True)
 
 
-def sample_table(step: int, rows: Sequence[SampleRow]) -> Table:
+def sample_table(step: int, rows: Sequence[SampleRow]) -> RichTable:
     """A few answers of an iteration, with their score and how far they are from the reference."""
-    table = Table(title=f"answers in iteration {step}", title_justify="left", title_style="bold", show_lines=True)
+    table = RichTable(title=f"answers in iteration {step}", title_justify="left", title_style="bold", show_lines=True)
     table.add_column("prompt", ratio=2)
     table.add_column("answer", ratio=3)
     table.add_column("score", justify="right", no_wrap=True)
@@ -143,6 +147,22 @@ def sample_table(step: int, rows: Sequence[SampleRow]) -> Table:
             escape(shortened(row.prompt)), escape(shortened(row.completion)), f"{row.score:+.2f}", f"{row.kl:+.1f}"
         )
     return table
+
+
+def result_table(table: Table) -> RichTable:
+    """Results, numbers on the right of their columns."""
+    shown = RichTable(
+        title=escape(table.title),
+        title_justify="left",
+        title_style="bold",
+        header_style="dim",
+        show_header=any(table.columns),
+    )
+    for place, name in enumerate(table.columns):
+        shown.add_column(escape(name), justify="right" if place and table.numbers else "left")
+    for row in table.rows:
+        shown.add_row(*(escape(cell) for cell in row))
+    return shown
 
 
 def shortened(text: str, limit: int = 240) -> str:

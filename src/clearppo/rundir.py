@@ -2,12 +2,16 @@
 
 output_dir/
   config.yaml         every option of the run, resolved; `clearppo ppo --config` takes it again
-  metrics.jsonl       one line an iteration
+  metrics.jsonl       one line an iteration (PPO) or a step (sft, reward)
   samples.jsonl       answers, now and then
   README.md           the model card
-  config.json, model.safetensors, tokenizer.json, ...   the final model (AutoModelForCausalLM)
+  config.json, model.safetensors, tokenizer.json, ...   the final model (AutoModelForCausalLM; a reward model is
+                      AutoModelForSequenceClassification, one label)
   value_model/        the critic (AutoModelForSequenceClassification, one label)
+  ema_model/          with --ema_decay: the running average of the policy's weights (AutoModelForCausalLM)
   adapter/            with LoRA: the adapter alone, in PEFT's format
+  judgement.json      of a reward model: the template of what it reads
+  reward_report.json  of a reward model: what it is worth on comparisons that it has not seen
   interrupted/        the policy as it was when the run ended early
 """
 
@@ -17,14 +21,22 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from clearppo.errors import RunDirError
 
-OWN_FILES = ("config.yaml", "metrics.jsonl", "samples.jsonl", "README.md", "evaluation.json")
-OWN_DIRECTORIES = ("value_model", "adapter", "interrupted")
+OWN_FILES = (
+    "config.yaml",
+    "metrics.jsonl",
+    "samples.jsonl",
+    "README.md",
+    "evaluation.json",
+    "judgement.json",
+    "reward_report.json",
+)
+OWN_DIRECTORIES = ("value_model", "ema_model", "adapter", "interrupted")
 MODEL_FILES = (
     "config.json",
     "generation_config.json",
@@ -39,7 +51,7 @@ MODEL_FILES = (
 class RunDir:
     """One run's directory. Every write either happens whole or raises RunDirError in one sentence."""
 
-    def __init__(self, path: Path, *, made: bool = False, stale: bool = False) -> None:
+    def __init__(self, path: Path, *, made: Sequence[Path] = (), stale: bool = False) -> None:
         self.path = path
         self._made = made
         self._stale = stale
@@ -64,7 +76,7 @@ class RunDir:
                 raise RunDirError(
                     f"output_dir = {path} holds a model that no ClearPPO run wrote there. Use another --output_dir."
                 )
-            made = not path.exists()
+            made = absent_directories(path)
             with _one_sentence(path):
                 path.mkdir(parents=True, exist_ok=True)
                 with tempfile.TemporaryFile(dir=path) as probe:
@@ -81,17 +93,15 @@ class RunDir:
             _delete_run(self.path)
 
     def discard(self) -> None:
-        """Take the directory away again if it was made here and is still empty: a start that failed leaves nothing."""
-        if self._made:
-            with contextlib.suppress(OSError):
-                self.path.rmdir()
+        """Take away the directories that were made here and are still empty: a start that failed leaves nothing."""
+        remove_empty(self._made)
 
     def require_space(self, needed: int) -> None:
         """Raises RunDirError now rather than after hours if `needed` bytes will not fit."""
         free = shutil.disk_usage(self.path).free
         if free < needed:
             raise RunDirError(
-                f"no space for the result: {self.path} has {free / 1e9:.2f} GB free and the model, the critic and the "
+                f"no space for the result: {self.path} has {free / 1e9:.2f} GB free and the models and the "
                 f"records need about {needed / 1e9:.2f} GB. Make room, or use an --output_dir on another disk."
             )
 
@@ -135,6 +145,18 @@ class RunDir:
                 shutil.rmtree(beside, ignore_errors=True)
 
 
+def absent_directories(path: Path) -> list[Path]:
+    """The directories that would have to be made for `path` to be one, itself first."""
+    return [directory for directory in (path, *path.parents) if not directory.exists()]
+
+
+def remove_empty(directories: Iterable[Path]) -> None:
+    """Remove these directories, as far as they are there and empty."""
+    for directory in directories:
+        with contextlib.suppress(OSError):
+            directory.rmdir()
+
+
 @contextlib.contextmanager
 def _one_sentence(file: Path) -> Generator[None]:
     """Turn what the disk says into one sentence; anything that is not about the disk passes through."""
@@ -161,7 +183,7 @@ def _holds_run(path: Path) -> str:
         return ""
     with metrics.open(encoding="utf-8") as stream:
         count = sum(1 for _ in stream)
-    return f"metrics.jsonl with {count} iterations" if count else ""
+    return f"metrics.jsonl with {count} line{'s' * (count > 1)}" if count else ""
 
 
 def _delete_run(path: Path) -> None:

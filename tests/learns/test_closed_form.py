@@ -11,11 +11,13 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from clearppo.batch import Prompts, Rollout
 from clearppo.core.kl import FixedKL
+from clearppo.core.normalise import FixedMoments
 from clearppo.engines.local import LocalEngine
 from clearppo.feedback.scorer import Scores
 from clearppo.learning import Objective, Passes
 from clearppo.learning.optimiser import adamw
 from clearppo.models.build import make_policy, make_reference
+from clearppo.models.ema import EMA
 from clearppo.models.policy import Policy
 from clearppo.rollout import SamplingSettings
 from clearppo.rollout.inprocess import InProcessSampler
@@ -96,10 +98,13 @@ def test_ppo_reaches_the_closed_form(beta: float) -> None:
         engine=LocalEngine(torch.device("cpu")),
         optimiser=adamw(list(policy.actor.parameters()), list(policy.critic.parameters()), learning_rate=1e-2),
         kl=FixedKL(beta),
+        scaling=FixedMoments(mean=0.0, std=1.0),
         recipe=Recipe(n_iterations=ITERATIONS, schedule="linear"),
         objective=Objective(clip=0.2, vf_coef=0.1),
         passes=Passes(epochs=2, num_mini_batches=2, micro_batch_size=BATCH),
         generator=torch.Generator().manual_seed(2),
+        ptx=None,
+        ema=EMA(policy.actor, None),
         track=Track(None, Silence()),
     )
     reached = next_token(policy)

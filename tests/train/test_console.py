@@ -1,12 +1,13 @@
 """What a person sees: a live bar in a terminal, plain lines elsewhere, nothing that an answer could do to it."""
 
 import io
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
 
 from clearppo.console import LiveConsole, PlainConsole, console_listener, headline, sample_table, shortened
-from clearppo.train.listener import Listener, SampleRow, Silence, Summary
+from clearppo.train.listener import Listener, SampleRow, Silence, Summary, Table
 
 METRICS = {
     "objective/scores": 0.5, "objective/kl": 1.25, "completions/mean_length": 20.0, "tokens_per_second": 80.0,
@@ -56,6 +57,23 @@ def test_a_log_file_and_a_dumb_terminal_get_plain_lines(console: Console) -> Non
     text = console.file.getvalue()
     assert "iteration 2/2  reward +0.500  KL 1.25 nats  length 20  80 tok/s" in text
     assert "\x1b" not in text
+
+
+def test_another_kind_of_run_brings_its_own_words() -> None:
+    summary = replace(SUMMARY, round="step", headline=lambda metrics: f"loss {metrics['loss']:.2f}")
+    table = Table(title="a [title]", columns=("what", "how much"), rows=(("accuracy [x]", "71 %"), ("pairs", "12")))
+    for console in (Console(file=io.StringIO()), terminal()):
+        with console_listener(console) as listener:
+            listener.started(summary, 2)
+            listener.iteration(2, {"loss": 0.25})
+            listener.table(table)
+            listener.table(replace(table, columns=("", ""), numbers=False))
+            listener.finished()
+        text = console.file.getvalue()
+        for shown in ("loss 0.25", "a [title]", "accuracy [x]", "71 %"):
+            assert shown in text
+        assert text.count("how much") == 1
+        assert ("step 2/2" in text) == (not console.is_terminal)
 
 
 def test_silence_listens() -> None:

@@ -1,6 +1,7 @@
 """Metrics by hand values; every metric says what it is."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -43,12 +44,18 @@ def measured() -> Measured:
         rollout=rollout,
         feedback=Feedback(
             scores=torch.tensor([1.0, 2.0]),
+            raw_scores=torch.tensor([10.0, 30.0]),
             parts={"f": torch.tensor([1.0, 2.0]), "g": torch.tensor([math.nan, 4.0])},
             ref_log_probs=cells(0.0, 0.0, 0.0),
             kl=cells(0.1, 0.2, 0.3),
             rewards=cells(0.0, 0.0, 0.0),
         ),
-        experience=Experience(rollout=rollout, advantages=cells(0.0, 0.0, 0.0), returns=cells(1.0, 1.0, 4.0)),
+        experience=Experience(
+            rollout=rollout,
+            advantages=cells(0.0, 0.0, 0.0),
+            returns=cells(1.0, 1.0, 4.0),
+            ref_log_probs=cells(0.0, 0.0, 0.0),
+        ),
         stats=stats,
         kl_coef=0.5,
         learning_rate=1e-5,
@@ -60,7 +67,8 @@ def measured() -> Measured:
 def test_hand_values() -> None:
     row = measure(measured())
     expected = {
-        "objective/scores": 1.5, "reward_std": 0.5, "objective/kl": 0.3, "objective/entropy": 3.0,
+        "objective/scores": 1.5, "objective/raw_scores": 20.0, "reward_std": 0.5, "objective/kl": 0.3,
+        "objective/entropy": 3.0,
         "objective/non_score_reward": -0.15, "objective/rlhf_reward": 1.35, "loss/policy_avg": 1.0,
         "loss/value_avg": 2.0,
         "policy/entropy_avg": 3.0, "policy/approxkl_avg": 0.1, "policy/clipfrac_avg": 1 / 3, "val/clipfrac_avg": 2 / 3,
@@ -85,6 +93,26 @@ def test_metrics_that_do_not_exist_in_a_run_are_absent() -> None:
     )
     object.__setattr__(whole, "stats", stats)
     assert {"policy/clipfrac_avg", "val/clipfrac_avg"}.isdisjoint(measure(whole))
+
+
+def test_a_run_without_a_critic_has_no_numbers_of_one() -> None:
+    whole = measured()
+    of_critic = {"loss/value_avg", "val/error", "val/clipfrac_avg"}
+    stats = Stats(
+        sums={k: v for k, v in whole.stats.sums.items() if k not in of_critic},
+        counts={k: v for k, v in whole.stats.counts.items() if k not in of_critic},
+    )
+    with_critic, without = measure(whole), measure(replace(whole, stats=stats))
+    assert set(with_critic) - set(without) == of_critic | {"val/mean", "critic/vf_explained_var"}
+
+
+def test_losses_beside_ppo_are_means_over_their_own_tokens() -> None:
+    whole = measured()
+    stats = whole.stats + Stats(
+        sums={"loss/ptx_avg": 12.0, "loss/kl_avg": 0.6}, counts={"loss/ptx_avg": 8.0, "loss/kl_avg": 3.0}
+    )
+    row = measure(replace(whole, stats=stats))
+    assert (row["loss/ptx_avg"], row["loss/kl_avg"]) == pytest.approx((1.5, 0.2))
 
 
 def test_the_registry_explains_every_name_that_dashboards_know() -> None:

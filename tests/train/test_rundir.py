@@ -25,7 +25,7 @@ def test_a_directory_that_holds_a_run_is_refused_and_overwriting_deletes_that_ru
     (tmp_path / "notes.txt").write_text("mine")
     (tmp_path / "value_model").mkdir()
     (tmp_path / "model.safetensors").write_bytes(b"x")
-    with pytest.raises(RunDirError, match=r"already holds a run \(metrics.jsonl with 1 iteration"):
+    with pytest.raises(RunDirError, match=r"already holds a run \(metrics.jsonl with 1 line\)"):
         RunDir.create(tmp_path)
     again = RunDir.create(tmp_path, overwrite=True)
     assert (tmp_path / "model.safetensors").exists()  # nothing is lost before the new run can begin

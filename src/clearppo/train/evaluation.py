@@ -8,7 +8,7 @@ from clearppo.batch import Prompts
 from clearppo.feedback.reference import Reference
 from clearppo.feedback.scorer import Scorer
 from clearppo.models.policy import Policy
-from clearppo.rollout import Sampler, sample
+from clearppo.rollout import Sampler, Truncation, sample
 
 NGRAM = 4
 
@@ -26,10 +26,13 @@ class Evaluation:
 
 def evaluate(
     policy: Policy, prompts: Prompts, *, sampler: Sampler, reference: Reference, scorers: Mapping[str, Scorer],
-    micro_batch_size: int = 16,
+    micro_batch_size: int = 16, truncation: Truncation | None = None,
 ) -> Evaluation:  # fmt: skip
-    """Sample one answer a prompt and measure it with every scorer, optimised or not."""
-    rollout = sample(policy, prompts, sampler, micro_batch_size=micro_batch_size)
+    """Sample one answer a prompt and measure it with every scorer, optimised or not.
+
+    With `truncation` the scorers read what they read in training; KL, lengths and repetition are of the whole answer.
+    """
+    rollout = sample(policy, prompts, sampler, micro_batch_size=micro_batch_size, truncation=truncation)
     kl = (rollout.old_log_probs - reference.log_probs(rollout)).masked_fill(~rollout.mask, 0.0).sum(dim=1)
     lengths = tuple(int(n) for n in rollout.mask.sum(dim=1))
     tokens = [row[:n] for row, n in zip(rollout.responses.tolist(), lengths, strict=True)]

@@ -1,18 +1,41 @@
 """Who watches a run: the console, a notebook, nobody."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 
+def headline(metrics: Mapping[str, float]) -> str:
+    """The numbers that one watches in a run of PPO."""
+    return (
+        f"reward {metrics['objective/scores']:+.3f}  KL {metrics['objective/kl']:.2f} nats  "
+        f"length {metrics['completions/mean_length']:.0f}  {metrics['tokens_per_second']:.0f} tok/s"
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
 class Summary:
-    """What a run is about to do, for people: the objective in one line, a table of facts, and notes."""
+    """What a run is about to do, for people: the objective in one line, a table of facts, and notes.
+
+    `round` is what one round of its loop is called, `headline` puts a round's numbers that one watches into a line.
+    """
 
     objective: str
     facts: Sequence[tuple[str, str]]
     models: Sequence[Mapping[str, str]]
     notes: Sequence[str]
+    round: str = "iteration"
+    headline: Callable[[Mapping[str, float]], str] = headline
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """A table of results as people see it. The first column is words; so are the others unless `numbers`."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    numbers: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +60,8 @@ class Listener(Protocol):
 
     def samples(self, step: int, rows: Sequence[SampleRow]) -> None: ...
 
+    def table(self, table: Table) -> None: ...
+
     def note(self, text: str) -> None: ...
 
     def finished(self) -> None: ...
@@ -55,6 +80,9 @@ class Silence:
         pass
 
     def samples(self, step: int, rows: Sequence[SampleRow]) -> None:
+        pass
+
+    def table(self, table: Table) -> None:
         pass
 
     def note(self, text: str) -> None:

@@ -4,14 +4,14 @@ Sums run over response tokens t (masked cells are never read), i over the answer
 dashboards of this ecosystem know.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TypeVar
 
 import torch
 
 from clearppo.batch import Experience, Feedback, Rollout, Stats
 from clearppo.core.masks import masked_mean, masked_sum, masked_var
+from clearppo.train.registry import Registry
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,37 +32,13 @@ class Measured:
         return len(self.rollout)
 
 
-@dataclass(frozen=True)
-class Metric:
-    """A registered metric: its name, its unit, and the function whose docstring is its formula."""
-
-    name: str
-    unit: str
-    compute: Callable[[Measured], float | None]
-
-    @property
-    def formula(self) -> str:
-        return (self.compute.__doc__ or "").strip()
-
-
-REGISTRY: dict[str, Metric] = {}
-MetricFunction = TypeVar("MetricFunction", bound=Callable[[Measured], float | None])
-
-
-def metric(name: str, unit: str) -> Callable[[MetricFunction], MetricFunction]:
-    """Register a metric. A function returns None where its number does not exist in this run."""
-
-    def register(function: MetricFunction) -> MetricFunction:
-        REGISTRY[name] = Metric(name, unit, function)
-        return function
-
-    return register
+REGISTRY: Registry[Measured] = Registry()
+metric = REGISTRY.metric
 
 
 def measure(measured: Measured) -> dict[str, float]:
     """All registered metrics of an iteration, and one mean and standard deviation for each source of the score."""
-    values = {name: entry.compute(measured) for name, entry in REGISTRY.items()}
-    row = {name: float(value) for name, value in values.items() if value is not None}
+    row = REGISTRY.measure(measured)
     for name, part in measured.feedback.parts.items():
         given = part[~torch.isnan(part)]  # NaN: this source does not speak about that row
         if len(given):
@@ -84,8 +60,14 @@ def episode(m: Measured) -> float:
 
 @metric("objective/scores", "score")
 def scores(m: Measured) -> float:
-    """mean_i score_i: what the reward sources gave in sum, penalties included."""
+    """mean_i score_i: what the reward sources gave in sum, after scaling, clipping and penalties."""
     return float(m.feedback.scores.mean())
+
+
+@metric("objective/raw_scores", "score")
+def raw_scores(m: Measured) -> float:
+    """mean_i of what the reward sources gave in sum, before any scaling, clipping or penalty."""
+    return float(m.feedback.raw_scores.mean())
 
 
 @metric("reward_std", "score")
@@ -131,9 +113,22 @@ def policy_loss(m: Measured) -> float:
 
 
 @metric("loss/value_avg", "score squared")
-def value_loss(m: Measured) -> float:
-    """Equation (8) (clipped if asked for), mean over tokens, epochs and mini-batches; before vf_coef."""
-    return m.stats.mean("loss/value_avg")
+def value_loss(m: Measured) -> float | None:
+    """Equation (8) (clipped if asked for), mean over tokens, epochs and mini-batches; before vf_coef. Absent without a
+    critic that learns, as are all metrics of one."""
+    return _mean_or_none(m, "loss/value_avg")
+
+
+@metric("loss/kl_avg", "nats per token")
+def kl_loss(m: Measured) -> float | None:
+    """The KL inside the loss, --kl_loss_estimator, mean over tokens, epochs and mini-batches; before kl_loss_coef."""
+    return _mean_or_none(m, "loss/kl_avg")
+
+
+@metric("loss/ptx_avg", "nats per token")
+def ptx_loss(m: Measured) -> float | None:
+    """PPO-ptx: mean -log p(token | text before it) over the learned tokens of all texts; before ptx_coef."""
+    return _mean_or_none(m, "loss/ptx_avg")
 
 
 @metric("policy/approxkl_avg", "nats per token")
@@ -185,20 +180,22 @@ def ratio_var(m: Measured) -> float:
 
 
 @metric("val/error", "score squared")
-def value_error(m: Measured) -> float:
+def value_error(m: Measured) -> float | None:
     """mean (value - return)^2 over tokens, epochs and mini-batches, with the values during learning."""
-    return m.stats.mean("val/error")
+    return _mean_or_none(m, "val/error")
 
 
 @metric("val/mean", "score")
-def value_mean(m: Measured) -> float:
+def value_mean(m: Measured) -> float | None:
     """mean old_value over tokens."""
+    if value_error(m) is None:
+        return None
     return float(masked_mean(m.rollout.old_values, m.rollout.mask))
 
 
 @metric("returns/mean", "score")
 def returns_mean(m: Measured) -> float:
-    """mean return over tokens, equation (3)."""
+    """mean return over tokens: equation (3), or the critic's target."""
     return float(masked_mean(m.experience.returns, m.rollout.mask))
 
 
@@ -212,7 +209,7 @@ def returns_var(m: Measured) -> float:
 def explained_variance(m: Measured) -> float | None:
     """1 - mean (old_value - return)^2 / var(return): 1 = the critic knows, 0 = a constant would do as well."""
     variance = returns_var(m)
-    if variance == 0:
+    if value_error(m) is None or variance == 0:
         return None
     return 1.0 - float(masked_mean((m.rollout.old_values - m.experience.returns) ** 2, m.rollout.mask)) / variance
 
@@ -243,7 +240,7 @@ def log_prob_difference(m: Measured) -> float:
 
 @metric("lr", "1")
 def learning_rate(m: Measured) -> float:
-    """The actor's learning rate in this update."""
+    """The actor's learning rate in this update (without effect while the critic warms up)."""
     return m.learning_rate
 
 

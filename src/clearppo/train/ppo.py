@@ -2,39 +2,94 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import torch
 
 from clearppo.batch import Prompts
+from clearppo.core.advantages import AdvantageEstimator
 from clearppo.core.kl import AdaptiveKL, FixedKL
+from clearppo.core.normalise import ScoreScaling
 from clearppo.engines.base import Engine
 from clearppo.feedback import KLEstimator
 from clearppo.feedback import judge as _judge
-from clearppo.feedback.reference import Reference
 from clearppo.feedback.scorer import Scorer
-from clearppo.learning import Objective, Passes
+from clearppo.learning import Objective, Passes, Ptx
 from clearppo.learning import credit as _credit
 from clearppo.learning import learn as _learn
 from clearppo.learning.optimiser import Schedule, rate_scale, set_rate
-from clearppo.models.policy import Policy
-from clearppo.rollout import Sampler
+from clearppo.models.ema import EMA
+from clearppo.models.policy import FrozenReference, Policy
+from clearppo.rollout import Sampler, Truncation
 from clearppo.rollout import sample as _sample
 from clearppo.train.track import Track
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """The numbers of the loop: how rewards, advantages and learning rates are made."""
+    """The numbers of the loop: how answers are read, and how rewards, advantages and learning rates are made.
+
+    In the first `critic_warmup_steps` iterations only the critic learns.
+    """
 
     n_iterations: int
+    truncation: Truncation | None = None
     kl_estimator: KLEstimator = "k1"
+    score_clip: float | None = None
     missing_eos_penalty: float | None = None
+    missing_eos_score: float | None = None
     whiten_rewards: bool = False
+    estimator: AdvantageEstimator = "gae"
+    group_size: int = 1
     gamma: float = 1.0
     lam: float = 1.0
+    critic_lam: float | None = None
     whiten_advantages: bool = False
+    unbiased_whitening: bool = False
+    critic_warmup_steps: int = 0
     schedule: Schedule = "constant"
     warmup_ratio: float = 0.0
+    warmup_steps: int | None = None
+    warmup_start: float = 0.0
+    min_lr_ratio: float = 0.0
+
+    @property
+    def judging(self) -> dict[str, Any]:
+        """What stays the same for `judge` in every iteration."""
+        return {
+            "estimator": self.kl_estimator,
+            "score_clip": self.score_clip,
+            "missing_eos_penalty": self.missing_eos_penalty,
+            "missing_eos_score": self.missing_eos_score,
+            "whiten_rewards": self.whiten_rewards,
+            "unbiased_whitening": self.unbiased_whitening,
+        }
+
+    @property
+    def crediting(self) -> dict[str, Any]:
+        """What stays the same for `credit` in every iteration."""
+        return {
+            "estimator": self.estimator,
+            "group_size": self.group_size,
+            "gamma": self.gamma,
+            "lam": self.lam,
+            "critic_lam": self.critic_lam,
+            "whiten_advantages": self.whiten_advantages,
+            "unbiased": self.unbiased_whitening,
+        }
+
+    def rate_scale(self, step: int) -> float:
+        """The factor on the peak learning rates in iteration `step`, from 0."""
+        return rate_scale(
+            step,
+            self.n_iterations,
+            self.schedule,
+            self.warmup_ratio,
+            warmup_steps=self.warmup_steps,
+            warmup_start=self.warmup_start,
+            min_lr_ratio=self.min_lr_ratio,
+        )
 
 
 def ppo_loop(
@@ -43,7 +98,8 @@ def ppo_loop(
     *,
     sampler: Sampler,
     scorer: Scorer,
-    reference: Reference,
+    scaling: ScoreScaling,
+    reference: FrozenReference,
     engine: Engine,
     optimiser: torch.optim.Optimizer,
     kl: FixedKL | AdaptiveKL,
@@ -51,27 +107,31 @@ def ppo_loop(
     objective: Objective,
     passes: Passes,
     generator: torch.Generator,
+    ptx: Ptx | None,
+    ema: EMA,
     track: Track,
 ) -> None:
     """Run `recipe.n_iterations` iterations; `policy` is trained in place. One pass of the loop is one iteration."""
     watched = track.stopwatch.phase
-    sample, judge = watched("sampling", _sample), watched("feedback", _judge)
-    credit, learn = watched("learning", _credit), watched("learning", _learn)
+    sample = partial(_sample, micro_batch_size=passes.micro_batch_size, truncation=recipe.truncation)
+    sample, judge = watched("sampling", sample), watched("feedback", partial(_judge, **recipe.judging))
+    credit = watched("learning", partial(_credit, **recipe.crediting))
+    learn = partial(_learn, objective=objective, passes=passes, generator=generator, reference=reference, ptx=ptx)
+    learn = watched("learning", learn)
 
     for step, prompts in zip(range(recipe.n_iterations), prompt_batches, strict=False):
-        rate = set_rate(optimiser, rate_scale(step, recipe.n_iterations, recipe.schedule, recipe.warmup_ratio))
+        rate = set_rate(optimiser, recipe.rate_scale(step))
+        warming = step < recipe.critic_warmup_steps  # the policy waits for its critic
         # 采样 the pupil answers
-        rollout = sample(policy, prompts, sampler, micro_batch_size=passes.micro_batch_size)
+        rollout = sample(policy, prompts, sampler)
         # 反馈 the teacher marks: equations (1) and (2)
-        feedback = judge(
-            rollout, scorer, reference, kl_coef=kl.value, estimator=recipe.kl_estimator,
-            missing_eos_penalty=recipe.missing_eos_penalty, whiten_rewards=recipe.whiten_rewards,
-        )  # fmt: skip
+        feedback = judge(rollout, scorer, reference, kl_coef=kl.value, scaling=scaling)
         # 学习 the pupil improves: (3) and (4), then (5) to (9)
-        experience = credit(
-            rollout, feedback, gamma=recipe.gamma, lam=recipe.lam, whiten_advantages=recipe.whiten_advantages
-        )
-        stats = learn(policy, experience, engine, optimiser, objective=objective, passes=passes, generator=generator)
+        experience = credit(rollout, feedback)
+        stats = learn(policy, experience, engine, optimiser, critic_only=warming)
         track(step + 1, rollout, feedback, experience, stats, kl_coef=kl.value, learning_rate=rate)
-        kl = kl.updated(float(feedback.kl.sum()) / len(rollout), len(rollout))
+        # what the next iteration begins with; where nothing was learned, the KL is no sign of anything
+        kl = kl.updated(float(feedback.kl.sum()) / len(rollout), 0 if warming else len(rollout))
+        scaling = scaling.updated(feedback.raw_scores)
+        ema.update()
         sampler.load(policy, version=step + 1)

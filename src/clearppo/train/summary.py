@@ -1,23 +1,24 @@
 """What a run is about to do, said before it does it."""
 
-from collections.abc import Iterable
-
 import torch
-from torch import nn
 
 from clearppo.config import PPOConfig, objective
-from clearppo.data import PromptSet
+from clearppo.config.kinds import number
+from clearppo.data import PromptSet, SequenceSet
 from clearppo.models.policy import Policy
 from clearppo.train.listener import Summary
+from clearppo.train.sizes import count, trainable
 
 
-def summarise(config: PPOConfig, policy: Policy, prompts: PromptSet, device: torch.device) -> Summary:
-    """The objective really optimised, the models, the sizes, and what the user should know."""
+def summarise(
+    config: PPOConfig, policy: Policy, prompts: PromptSet, texts: SequenceSet | None, device: torch.device
+) -> Summary:
+    """The objective really optimised, the models, the sizes, and what the user should know. `texts` are PPO-ptx's."""
     return Summary(
         objective=objective(config),
-        facts=_facts(config, prompts, device),
+        facts=_facts(config, prompts, texts, device),
         models=_models(config, policy, device),
-        notes=_notes(config, prompts),
+        notes=[*_left_out(config, prompts, texts), *_notes(config)],
     )
 
 
@@ -30,45 +31,90 @@ def _models(config: PPOConfig, policy: Policy, device: torch.device) -> list[dic
     critic_dtype = precision if separate else str(critic[0].dtype).removeprefix("torch.")
     reference_from = "the actor, adapters off" if lora else f"frozen copy of {name}"
     rows = [
-        ("actor", name, _count(actor), _trainable(actor), precision),
-        ("critic", critic_from, _count(critic), _trainable(critic), critic_dtype),
-        ("reference", reference_from, "none of its own" if lora else _count(actor), "0", precision),
+        ("actor", name, count(actor), trainable(actor), precision),
+        ("critic", critic_from, count(critic), trainable(critic), critic_dtype),
+        ("reference", reference_from, "none of its own" if lora else count(actor), "0", precision),
     ]
+    if not config.has_critic:
+        del rows[1]
     titles = ("model", "from", "parameters", "trainable", "dtype", "device")
     return [dict(zip(titles, (*row, str(device)), strict=True)) for row in rows]
 
 
-def _facts(config: PPOConfig, prompts: PromptSet, device: torch.device) -> list[tuple[str, str]]:
-    run, ppo = config.run, config.ppo
-    micro = min(run.micro_batch_size, config.mini_batch_size)
+def _facts(
+    config: PPOConfig, prompts: PromptSet, texts: SequenceSet | None, device: torch.device
+) -> list[tuple[str, str]]:
+    run, ppo, sampling, n = config.run, config.ppo, config.sampling, config.sampling.num_generations
+    of_each = f" ({n} to each of {run.batch_size // n} prompts)" if n > 1 else ""
+    length = f"{'exactly' if sampling.fixed_length else 'up to'} {sampling.response_length} tokens"
     facts = [
         ("prompts", f"{len(prompts)} from {config.data.dataset_name}"),
-        (
-            "iterations",
-            f"{config.num_iterations} of {run.batch_size} answers, up to {config.sampling.response_length} tokens",
-        ),
+        ("iterations", f"{config.num_iterations} of {run.batch_size} answers{of_each}, {length}"),
         (
             "an update",
             f"{ppo.num_ppo_epochs} epochs x {ppo.num_mini_batches} mini-batches of {config.mini_batch_size} "
-            f"(micro-batches of {micro})",
+            f"(micro-batches of {min(run.micro_batch_size, config.mini_batch_size)})",
         ),
-        ("learning rate", f"{config.optim.learning_rate:g}, {config.optim.lr_scheduler_type}"),
-        ("dropout", "off in every model"),
-        ("seed", str(run.seed)),
-        ("output", str(run.output_dir)),
+        ("advantages", _credit(config)),
+        ("learning rate", _rate(config)),
     ]
+    if config.has_critic and ppo.critic_warmup_steps:
+        facts.append(("critic warm-up", f"the policy waits {ppo.critic_warmup_steps} iterations"))
+    if texts is not None:
+        ptx = config.ptx
+        facts.append(
+            (
+                "PPO-ptx",
+                f"{number(ptx.ptx_batch_ratio)} texts for each answer, of {len(texts)} from {ptx.ptx_dataset_name}, "
+                f"weight {number(ptx.ptx_coef)}, {ptx.ptx_reduction} of the gradients",
+            )
+        )
+    if run.ema_decay is not None:
+        facts.append(("average", f"of the policy's weights in ema_model/, decay {number(run.ema_decay)} an iteration"))
+    facts.append(("dropout", "off in every model"))
     if device.type == "cpu":
-        facts.insert(-2, ("threads", str(torch.get_num_threads())))
-    return facts
+        facts.append(("threads", str(torch.get_num_threads())))
+    return [*facts, ("seed", str(run.seed)), ("output", str(run.output_dir))]
 
 
-def _notes(config: PPOConfig, prompts: PromptSet) -> list[str]:
-    run, kl, notes = config.run, config.kl, list[str]()
+def _credit(config: PPOConfig) -> str:
+    n = config.sampling.num_generations
+    return {
+        "gae": "GAE from the critic's values",
+        "rloo": f"RLOO among a prompt's {n} answers, no critic",
+        "grpo": f"GRPO among a prompt's {n} answers, no critic",
+        "reinforce++": "REINFORCE++, no critic",
+    }[config.ppo.advantage_estimator]
+
+
+def _rate(config: PPOConfig) -> str:
+    optim, said = config.optim, f"{number(config.optim.learning_rate)}, {config.optim.lr_scheduler_type}"
+    if optim.warmup_steps:
+        said += f", warm-up of {optim.warmup_steps} iterations"
+    elif optim.warmup_ratio:
+        said += f", warm-up of {optim.warmup_ratio:.0%} of the iterations"
+    if optim.adam_style == "tf":
+        said += ", Adam as in TensorFlow 1"
+    return said
+
+
+def _left_out(config: PPOConfig, prompts: PromptSet, texts: SequenceSet | None) -> list[str]:
+    notes = list[str]()
     if prompts.n_too_long:
         notes.append(
             f"{prompts.n_too_long} prompts longer than max_prompt_length = {config.data.max_prompt_length} tokens are "
             f"left out (the longest has {prompts.longest})"
         )
+    if texts is not None and texts.n_too_long:
+        notes.append(
+            f"{texts.n_too_long} texts longer than ptx_max_length = {config.ptx.ptx_max_length} tokens (or than the "
+            f"model's context) are left out (the longest has {texts.longest})"
+        )
+    return notes
+
+
+def _notes(config: PPOConfig) -> list[str]:
+    run, kl, ppo, notes = config.run, config.kl, config.ppo, list[str]()
     if run.total_episodes % run.batch_size:
         notes.append(
             f"total_episodes = {run.total_episodes} is rounded up to {config.num_iterations} whole iterations "
@@ -79,13 +125,16 @@ def _notes(config: PPOConfig, prompts: PromptSet) -> list[str]:
             f"kl_estimator = {kl.kl_estimator}: inside a reward, only k1 has the gradient of KL(policy || reference); "
             "another estimator has another optimum (docs/math.md)"
         )
+    if kl.kl_loss_coef and kl.kl_loss_estimator == "k3":
+        notes.append(
+            "kl_loss_estimator = k3: inside a loss, its gradient is that of KL(reference || policy); k2 and full have "
+            "that of KL(policy || reference)"
+        )
+    if ppo.advantage_estimator == "reinforce++" and not ppo.whiten_advantages:
+        notes.append("whiten_advantages = false: REINFORCE++ takes its baseline from whitening; now there is none")
+    if config.has_critic and ppo.critic_warmup_steps >= config.num_iterations:
+        notes.append(
+            f"critic_warmup_steps = {ppo.critic_warmup_steps} covers all {config.num_iterations} iterations: the "
+            "policy will not learn at all"
+        )
     return notes
-
-
-def _count(parameters: Iterable[nn.Parameter]) -> str:
-    count = sum(parameter.numel() for parameter in parameters)
-    return f"{count / 1e6:,.1f} M" if count >= 1e5 else f"{count:,}"
-
-
-def _trainable(parameters: Iterable[nn.Parameter]) -> str:
-    return _count(parameter for parameter in parameters if parameter.requires_grad)

@@ -1,0 +1,178 @@
+"""From a PrefsConfig to a run that makes comparisons: the model that answers, and who says which answer is better."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from clearppo.config import PrefsConfig
+from clearppo.data import PromptSet, encode_prompts, load_rows
+from clearppo.engines.local import LocalEngine
+from clearppo.errors import ConfigError
+from clearppo.feedback.function import FunctionScorer, load_reward_function
+from clearppo.feedback.http import HTTPJudge
+from clearppo.feedback.model import RewardModelScorer
+from clearppo.feedback.scorer import Scorer
+from clearppo.models.build import make_policy
+from clearppo.models.loading import stop_token_ids
+from clearppo.models.policy import Policy
+from clearppo.rollout.inprocess import InProcessSampler
+from clearppo.rollout.sampler import SamplingSettings
+from clearppo.train.comparing import prefs_headline
+from clearppo.train.listener import Listener, Silence, Summary
+from clearppo.train.part_file import PartFile
+from clearppo.train.prefs import PrefsRun, check_columns
+from clearppo.wiring import Loaded, load_model, make_engine, room_for_prompts, uses_autocast
+
+DECODE_BATCH = 64  # answers written at once if the user does not say; more gain little, and memory stays bounded
+
+
+def build_prefs(config: PrefsConfig, *, listener: Listener | None = None) -> PrefsRun:
+    """Check, load and wire everything that `config` names. Cheap checks come first, so that bad input fails in seconds.
+
+    Raises ClearPPOError (ConfigError, DataError, ModelError, DeviceError, RewardError, RunDirError).
+    """
+    listener = listener or Silence()
+    engine = make_engine(config.model.device)
+    torch.manual_seed(config.run.seed)
+    light = _light_scorer(config)
+    data = config.data
+    rows = load_rows(data.dataset_name, config=data.dataset_config, split=data.dataset_train_split)
+    check_columns(rows, data.dataset_name)
+    _keep_prompts(config)
+    file = PartFile.create(config.run.output_file, overwrite=config.run.overwrite_output_file)
+    try:
+        return _wired(config, engine, light, rows, file, listener)
+    except BaseException:
+        file.discard()
+        raise
+
+
+def _wired(
+    config: PrefsConfig,
+    engine: LocalEngine,
+    light: Scorer | None,
+    rows: Sequence[Mapping[str, Any]],
+    file: PartFile,
+    listener: Listener,
+) -> PrefsRun:
+    listener.phase("loading")
+    scorer = light or _reward_model(config, engine.device)
+    loaded = load_model(config.model, note=listener.note)
+    prompts = encode_prompts(
+        rows,
+        loaded.tokenizer,
+        max_prompt_length=config.data.max_prompt_length,
+        room=room_for_prompts(loaded.model, config.sampling.response_length),
+        source=config.data.dataset_name,
+    )
+    settings = _sampling(config, stop_token_ids(loaded.model, loaded.tokenizer, config.sampling.stop_token_ids))
+    policy = make_policy(engine.wrap(loaded.model), autocast=uses_autocast(config.model, engine.device))
+    order = prompt_order(len(prompts), config.label.max_prompts, config.run.seed)
+    return PrefsRun(
+        sampler=InProcessSampler(policy, loaded.tokenizer, settings, seed=config.run.seed),
+        scorer=scorer,
+        prompts=prompts,
+        order=order,
+        num_completions=config.sampling.num_completions,
+        batch_prompts=max(1, (settings.max_batch_size or DECODE_BATCH) // config.sampling.num_completions),
+        min_gap=config.label.min_gap,
+        pad_id=loaded.pad_id,
+        device=engine.device,
+        file=file,
+        listener=listener,
+        summary=_summary(config, policy, loaded, prompts, len(order), scorer),
+    )
+
+
+def prompt_order(count: int, most: int | None, seed: int) -> list[int]:
+    """Which prompts are answered, in which order: all in theirs, or the first `most` of a seeded order."""
+    if most is None:
+        return list(range(count))
+    return torch.randperm(count, generator=torch.Generator().manual_seed(seed))[:most].tolist()
+
+
+def _light_scorer(config: PrefsConfig) -> Scorer | None:
+    """A labeller that costs nothing to make, tried as far as it can be without answers; None for a reward model."""
+    label = config.label
+    if label.labeller is not None:
+        function = load_reward_function(label.labeller, option="labeller", noun="labeller")
+        return FunctionScorer(function, noun="labeller")
+    if label.judge_url is not None:
+        judge = HTTPJudge(label.judge_url, batch_size=config.run.micro_batch_size)
+        judge.require_listener()
+        return judge
+    return None
+
+
+def _reward_model(config: PrefsConfig, device: torch.device) -> RewardModelScorer:
+    path = config.label.reward_model_path
+    assert path is not None  # PrefsConfig has exactly one labeller
+    return RewardModelScorer.load(
+        path,
+        device=device,
+        dtype=torch.float32,
+        batch_size=config.run.micro_batch_size,
+        trust_remote_code=config.model.trust_remote_code,
+    )
+
+
+def _keep_prompts(config: PrefsConfig) -> None:
+    """Raises ConfigError if the output would replace the prompts that this run reads."""
+    prompts, output = (Path(name).expanduser().resolve() for name in (config.data.dataset_name, config.run.output_file))
+    if prompts == output:
+        raise ConfigError(
+            f"output_file = {config.run.output_file} is dataset_name, the prompts that are read. "
+            "Use another --output_file."
+        )
+
+
+def _sampling(config: PrefsConfig, stop_ids: frozenset[int]) -> SamplingSettings:
+    sampling = config.sampling
+    return SamplingSettings(
+        max_tokens=sampling.response_length,
+        temperature=sampling.temperature,
+        top_k=sampling.top_k,
+        top_p=sampling.top_p,
+        stop_token_ids=stop_ids,
+        stop_strings=tuple(sampling.stop_strings),
+        max_batch_size=sampling.generation_batch_size or DECODE_BATCH,
+    )
+
+
+def _summary(
+    config: PrefsConfig, policy: Policy, loaded: Loaded, prompts: PromptSet, count: int, scorer: Scorer
+) -> Summary:
+    """What is about to be made, for people."""
+    label, sampling = config.label, config.sampling
+    who = f"labeller {scorer.names[0]}" if label.labeller else label.reward_model_path or label.judge_url
+    gap = f" by more than {label.min_gap:g}" if label.min_gap else ""
+    parameters = sum(parameter.numel() for parameter in loaded.model.parameters())
+    model = {
+        "model": "answers",
+        "from": config.model.model_name_or_path,
+        "parameters": f"{parameters / 1e6:,.1f} M",
+        "dtype": "bf16" if policy.actor.autocast else config.model.dtype,
+        "device": str(policy.device),
+    }
+    notes = []
+    if prompts.n_too_long:
+        notes.append(
+            f"{prompts.n_too_long} prompts longer than max_prompt_length = {config.data.max_prompt_length} tokens are "
+            f"left out (the longest has {prompts.longest})"
+        )
+    return Summary(
+        objective=f"comparisons of {sampling.num_completions} answers to each prompt: better is what {who} scores "
+        f"higher{gap}",
+        facts=[
+            ("prompts", f"{count} from {config.data.dataset_name}"),
+            ("answers", f"up to {sampling.response_length} tokens at temperature {sampling.temperature:g}"),
+            ("seed", str(config.run.seed)),
+            ("output", config.run.output_file),
+        ],
+        models=[model],
+        notes=notes,
+        round="batch",
+        headline=prefs_headline,
+    )

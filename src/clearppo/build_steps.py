@@ -1,0 +1,284 @@
+"""From an SFTConfig or a RewardModelConfig to the objects of a run, as build.py does it for PPO."""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeVar
+
+import torch
+from torch import nn
+
+from clearppo.config import OptimConfig, RewardModelConfig, SFTConfig, TrainRunConfig
+from clearppo.data.comparisons import Comparison, ComparisonSet, encode_comparisons, load_comparisons, split_comparisons
+from clearppo.data.demonstrations import (
+    Demonstration,
+    SequenceSet,
+    encode_demonstrations,
+    load_demonstrations,
+    split_demonstrations,
+)
+from clearppo.data.judgement import DEFAULT_TEMPLATE, JudgementTemplate
+from clearppo.data.references import encode_references
+from clearppo.engines.local import LocalEngine
+from clearppo.learning.optimiser import adamw, rate_scale
+from clearppo.learning.reward import RewardObjective, check_comparisons
+from clearppo.models.build import make_actor
+from clearppo.models.loading import context_length, load_tokenizer, resolve_model
+from clearppo.models.reward_model import load_classifier, make_reward_model
+from clearppo.rundir import RunDir
+from clearppo.train.listener import Listener, Silence
+from clearppo.train.reward import RewardRun
+from clearppo.train.sft import SFTRun
+from clearppo.train.step_metrics import REWARD, SFT
+from clearppo.train.step_summary import summarise_reward, summarise_sft
+from clearppo.train.supervised import Course, StepTrack
+from clearppo.wiring import load_model, loading, lora, make_engine, pad_id, run_directory, uses_autocast
+
+RowT = TypeVar("RowT")
+Rows = tuple[Sequence[RowT], Sequence[RowT]]
+"""Rows to learn from, and rows held out."""
+
+
+def build_sft(config: SFTConfig, *, listener: Listener | None = None) -> SFTRun:
+    """Check, load and wire everything that `config` names. Cheap checks come first, so that bad input fails in seconds.
+
+    Raises ClearPPOError (ConfigError, DataError, ModelError, DeviceError, RunDirError).
+    """
+    listener = listener or Silence()
+    engine = make_engine(config.model.device)
+    torch.manual_seed(config.run.seed)
+    rows = _rows(config, load_demonstrations, split_demonstrations)
+    with run_directory(config.run, _inputs(config)) as run_dir:
+        return _wired_sft(config, engine, rows, run_dir, listener)
+
+
+def build_reward(config: RewardModelConfig, *, listener: Listener | None = None) -> RewardRun:
+    """The same for a reward model."""
+    listener = listener or Silence()
+    engine = make_engine(config.model.device)
+    torch.manual_seed(config.run.seed)
+    text = config.data.judgement_template
+    template = None if text is None else JudgementTemplate(text)
+    rows = _rows(config, load_comparisons, split_comparisons)
+    name = config.rm.reference_dataset_name
+    references = None if name is None else load_demonstrations(name, flag="reference_dataset_name")
+    with run_directory(config.run, _inputs(config)) as run_dir:
+        return _wired_reward(config, engine, template, rows, references, run_dir, listener)
+
+
+def _wired_sft(
+    config: SFTConfig, engine: LocalEngine, rows: Rows[Demonstration], run_dir: RunDir, listener: Listener
+) -> SFTRun:
+    listener.phase("loading")
+    loaded = load_model(config.model, note=listener.note)
+    learned, held_out = _encoded_demonstrations(config, rows, loaded.tokenizer, context_length(loaded.model))
+    autocast = uses_autocast(config.model, engine.device)
+    actor = make_actor(
+        engine.wrap(loaded.model),
+        lora=lora(config.model),
+        autocast=autocast,
+        gradient_checkpointing=config.model.gradient_checkpointing,
+    )
+    run_dir.require_space(_bytes_of_result(actor))
+    course = _course(config.run, config.optim, learned.lengths, learned.lengths)
+    return SFTRun(
+        config=config,
+        actor=actor,
+        engine=engine,
+        optimiser=_optimiser(actor, config.optim),
+        learned=learned,
+        held_out=held_out,
+        course=course,
+        tokenizer=loaded.tokenizer,
+        pad_id=loaded.pad_id,
+        run_dir=run_dir,
+        listener=listener,
+        summary=summarise_sft(
+            config, actor, autocast=autocast, learned=learned, held_out=held_out, course=course, device=engine.device
+        ),
+        track=StepTrack(SFT, run_dir, listener, logging_steps=config.run.logging_steps),
+    )
+
+
+def _wired_reward(
+    config: RewardModelConfig,
+    engine: LocalEngine,
+    template: JudgementTemplate | None,
+    rows: Rows[Comparison],
+    references: Sequence[Demonstration] | None,
+    run_dir: RunDir,
+    listener: Listener,
+) -> RewardRun:
+    listener.phase("loading")
+    path = resolve_model(config.model.model_name_or_path, note=listener.note)
+    tokenizer = load_tokenizer(path, trust_remote_code=config.model.trust_remote_code)
+    # A reward model that is trained further goes on reading what it has read.
+    template = template or JudgementTemplate.load(path) or JudgementTemplate(DEFAULT_TEMPLATE)
+    classifier = load_classifier(path, seed=config.run.seed, **loading(config.model))
+    objective = RewardObjective(loss=config.rm.rm_loss, center_coef=config.rm.center_coef)
+    learned, held_out = _encoded_comparisons(config, rows, tokenizer, template, context_length(classifier), objective)
+    autocast = uses_autocast(config.model, engine.device)
+    model = make_reward_model(
+        engine.wrap(classifier),
+        lora=lora(config.model),
+        autocast=autocast,
+        gradient_checkpointing=config.model.gradient_checkpointing,
+    )
+    run_dir.require_space(_bytes_of_result(model))
+    course = _course(config.run, config.optim, learned.lengths, [sum(map(len, texts)) for texts in learned.ids])
+    return RewardRun(
+        config=config,
+        model=model,
+        template=template,
+        engine=engine,
+        optimiser=_optimiser(model, config.optim),
+        objective=objective,
+        learned=learned,
+        held_out=held_out,
+        references=_reference_ids(config, references, learned, tokenizer, template, model.room),
+        course=course,
+        tokenizer=tokenizer,
+        pad_id=pad_id(tokenizer),
+        run_dir=run_dir,
+        listener=listener,
+        summary=summarise_reward(
+            config,
+            model,
+            template=template.text,
+            autocast=autocast,
+            learned=learned,
+            held_out=held_out,
+            course=course,
+            device=engine.device,
+        ),
+        track=StepTrack(REWARD, run_dir, listener, logging_steps=config.run.logging_steps),
+    )
+
+
+def _inputs(config: SFTConfig | RewardModelConfig) -> dict[str, object]:
+    """The options that name what this run reads."""
+    names = {
+        "model_name_or_path": config.model.model_name_or_path,
+        "dataset_name": config.data.dataset_name,
+        "eval_dataset_name": config.data.eval_dataset_name,
+    }
+    if isinstance(config, RewardModelConfig):
+        names["reference_dataset_name"] = config.rm.reference_dataset_name
+    return dict(names)
+
+
+def _rows(
+    config: SFTConfig | RewardModelConfig,
+    load: Callable[..., Sequence[RowT]],
+    split_off: Callable[[Sequence[RowT], float, int], Rows[RowT]],
+) -> Rows[RowT]:
+    data = config.data
+    rows = load(data.dataset_name, config=data.dataset_config, split=data.dataset_train_split)
+    if data.eval_dataset_name is not None:
+        return rows, load(data.eval_dataset_name, flag="eval_dataset_name")
+    if data.dataset_test_split is not None:
+        part = data.dataset_test_split
+        return rows, load(data.dataset_name, config=data.dataset_config, split=part, split_flag="dataset_test_split")
+    return split_off(rows, data.eval_fraction, config.run.seed) if data.eval_fraction else (rows, ())
+
+
+def _encoded_demonstrations(
+    config: SFTConfig, rows: Rows[Demonstration], tokenizer: Any, context: int | None
+) -> tuple[SequenceSet, SequenceSet | None]:
+    data = config.data
+
+    def encoded(part: Sequence[Demonstration], source: str) -> SequenceSet:
+        return encode_demonstrations(
+            part,
+            tokenizer,
+            max_length=_limit(data.max_length, context),
+            room=context,
+            completion_only=data.completion_only_loss,
+            source=source,
+        )
+
+    learned = encoded(rows[0], data.dataset_name)
+    return learned, encoded(rows[1], _held_out_source(config)) if rows[1] else None
+
+
+def _encoded_comparisons(
+    config: RewardModelConfig,
+    rows: Rows[Comparison],
+    tokenizer: Any,
+    template: JudgementTemplate,
+    context: int | None,
+    objective: RewardObjective,
+) -> tuple[ComparisonSet, ComparisonSet | None]:
+    def encoded(part: Sequence[Comparison], source: str) -> ComparisonSet:
+        limit = _limit(config.data.max_length, context)
+        found = encode_comparisons(part, tokenizer, template, max_length=limit, room=context, source=source)
+        check_comparisons(found, objective, source)
+        return found
+
+    learned = encoded(rows[0], config.data.dataset_name)
+    return learned, encoded(rows[1], _held_out_source(config)) if rows[1] else None
+
+
+def _held_out_source(config: SFTConfig | RewardModelConfig) -> str:
+    data = config.data
+    return data.eval_dataset_name or f"the held-out part of {data.dataset_name}"
+
+
+def _limit(max_length: int | None, context: int | None) -> int | None:
+    """The longest text that is kept: what the model cannot read is left out too, unless every row must fit."""
+    return max_length if max_length is None or context is None else min(max_length, context)
+
+
+def _reference_ids(
+    config: RewardModelConfig,
+    references: Sequence[Demonstration] | None,
+    learned: ComparisonSet,
+    tokenizer: Any,
+    template: JudgementTemplate,
+    context: int | None,
+) -> Sequence[Sequence[int]]:
+    """The texts on which scores get their mean and standard deviation: all compared answers, if no others are named."""
+    if references is None:
+        return [ids for texts in learned.ids for ids in texts]
+    limit = _limit(config.data.max_length, context) or context
+    return encode_references(
+        references, tokenizer, template, max_length=limit, source=str(config.rm.reference_dataset_name)
+    )
+
+
+def _course(run: TrainRunConfig, optim: OptimConfig, lengths: Sequence[int], tokens: Sequence[int]) -> Course:
+    def rate(step: int, n_steps: int) -> float:
+        return rate_scale(
+            step,
+            n_steps,
+            optim.lr_scheduler_type,
+            optim.warmup_ratio,
+            warmup_steps=optim.warmup_steps,
+            warmup_start=optim.warmup_start,
+            min_lr_ratio=optim.min_lr_ratio,
+        )
+
+    return Course(
+        lengths=lengths,
+        tokens=tokens,
+        batch_size=run.batch_size,
+        epochs=run.num_train_epochs,
+        max_steps=run.max_steps,
+        eval_steps=run.eval_steps,
+        rate=rate,
+    )
+
+
+def _optimiser(model: nn.Module, optim: OptimConfig) -> torch.optim.Optimizer:
+    return adamw(
+        [parameter for parameter in model.parameters() if parameter.requires_grad],
+        learning_rate=optim.learning_rate,
+        betas=(optim.adam_beta1, optim.adam_beta2),
+        eps=optim.adam_epsilon,
+        weight_decay=optim.weight_decay,
+        style=optim.adam_style,
+    )
+
+
+def _bytes_of_result(model: nn.Module) -> int:
+    """The weights, and some records."""
+    parameters: Iterable[nn.Parameter] = model.parameters()
+    return 50_000_000 + sum(parameter.numel() * parameter.element_size() for parameter in parameters)

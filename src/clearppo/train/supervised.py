@@ -1,0 +1,144 @@
+"""The loop of `clearppo sft` and `clearppo reward`: a batch, a step, now and then a look at the held-out rows."""
+
+import contextlib
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+import torch
+
+from clearppo.batch import Stats
+from clearppo.data.batching import length_grouped
+from clearppo.errors import ClearPPOError
+from clearppo.learning.optimiser import set_rate
+from clearppo.rundir import RunDir
+from clearppo.train.listener import Listener
+from clearppo.train.registry import Registry
+from clearppo.train.step_metrics import Step, measure
+from clearppo.train.stopwatch import Stopwatch
+
+
+@dataclass(frozen=True, kw_only=True)
+class Course:
+    """How long, in what portions and at which rates is learned.
+
+    `lengths` says of each training row how long its longest text is, for rows of similar length come together, and
+    `tokens` how many tokens it has in all. `rate(step, n_steps)` is the factor on the peak learning rate in step 0, 1,
+    ... Every row comes once an epoch; one batch of an epoch is smaller where batch_size does not divide the rows.
+    """
+
+    lengths: Sequence[int]
+    tokens: Sequence[int]
+    batch_size: int
+    epochs: float
+    max_steps: int | None
+    eval_steps: int | None
+    rate: Callable[[int, int], float]
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimiser steps a pass over the rows."""
+        return math.ceil(len(self.lengths) / self.batch_size)
+
+    @property
+    def n_steps(self) -> int:
+        """Optimiser steps in all; a part of an epoch is rounded up to whole steps."""
+        # 0.1 * 30 is a little more than 3 in binary, and must not become 4.
+        return self.max_steps or max(math.ceil(round(self.epochs * self.steps_per_epoch, 6)), 1)
+
+    def evaluates_after(self, step: int) -> bool:
+        """Whether the held-out rows are looked at after step 1, 2, ...: as asked for, and at the end."""
+        return step % (self.eval_steps or self.steps_per_epoch) == 0 or step == self.n_steps
+
+    def batches(self, generator: torch.Generator) -> Iterator[list[int]]:
+        """The rows of each step."""
+
+        def endless() -> Iterator[list[int]]:
+            while True:
+                yield from length_grouped(self.lengths, self.batch_size, generator)
+
+        return islice(endless(), self.n_steps)
+
+
+class StepTrack:
+    """Called once a step. Writes its line of metrics, and tells the listener."""
+
+    def __init__(
+        self, registry: Registry[Step], run_dir: RunDir | None, listener: Listener, *, logging_steps: int = 1
+    ) -> None:
+        self.registry = registry
+        self.run_dir = run_dir
+        self.listener = listener
+        self.stopwatch = Stopwatch(listener)
+        self.logging_steps = logging_steps
+        self.steps = 0
+        self.history: list[dict[str, float]] = []
+
+    def __call__(
+        self, step: int, stats: Stats, held_out: Stats, *, epoch: float, tokens: int, learning_rate: float
+    ) -> None:
+        self.steps = step
+        finished = Step(
+            stats=stats,
+            held_out=held_out,
+            epoch=epoch,
+            tokens=tokens,
+            learning_rate=learning_rate,
+            seconds=self.stopwatch.lap(),
+        )
+        metrics = measure(self.registry, finished)
+        self.history.append(metrics)
+        if self.run_dir is not None:
+            self.run_dir.append("metrics.jsonl", [{"step": step, **metrics}])
+        if step % self.logging_steps == 0 or held_out.counts:
+            self.listener.iteration(step, metrics)
+
+
+def supervised_loop(
+    course: Course,
+    *,
+    learn: Callable[[list[int]], Stats],
+    evaluate: Callable[[], Stats],
+    optimiser: torch.optim.Optimizer,
+    generator: torch.Generator,
+    track: StepTrack,
+) -> None:
+    """Run the course. `learn` takes a step on these rows; `evaluate` looks at all held-out rows (no stats: none)."""
+    watched = track.stopwatch.phase
+    timed_learn, timed_evaluate = watched("learning", learn), watched("evaluating", evaluate)
+    seen = 0
+    for step, rows in enumerate(course.batches(generator), start=1):
+        rate = set_rate(optimiser, course.rate(step - 1, course.n_steps))
+        stats = timed_learn(rows)
+        held_out = timed_evaluate() if course.evaluates_after(step) else Stats.empty()
+        seen += len(rows)
+        tokens = sum(course.tokens[row] for row in rows)
+        track(step, stats, held_out, epoch=seen / len(course.lengths), tokens=tokens, learning_rate=rate)
+
+
+def by_length(lengths: Sequence[int], size: int) -> Iterator[list[int]]:
+    """All rows in portions of at most `size`, similar lengths together, the longest first: if memory does not suffice
+    it fails at once."""
+    order = sorted(range(len(lengths)), key=lambda row: lengths[row], reverse=True)
+    for start in range(0, len(order), size):
+        yield order[start : start + size]
+
+
+@contextlib.contextmanager
+def rescued(save: Callable[[str, str], None], course: Course, track: StepTrack, run_dir: RunDir) -> Iterator[None]:
+    """If the block ends early (an error that ClearPPO understands, or Ctrl-C) after at least one step, what has been
+    learned is saved in output_dir/interrupted before the error goes on. `save(name, ended)` never hides the error."""
+    try:
+        yield
+    except (ClearPPOError, KeyboardInterrupt) as error:
+        if track.steps:
+            ended = f"Ended early after {track.steps} of {course.n_steps} steps: {type(error).__name__}."
+            place = run_dir.path / "interrupted"
+            try:
+                save("interrupted", ended)
+            except ClearPPOError as unsaved:
+                track.listener.note(f"not saved: {unsaved}")
+            else:
+                track.listener.note(f"the model after {track.steps} steps is in {place}")
+        raise
