@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from clearppo.core import advantages, kl, logprobs, losses, masks, rewards
+from clearppo.core import advantages, kl, logprobs, losses, masks, normalise, rewards
 
 CASES = {case["id"]: case for case in json.loads(Path(__file__).with_name("golden.json").read_text())["cases"]}
-USED = "G01 G02 G03 G04 G05 G07 G08 G09 G10 G15 G21 G24 G25 G26 G27 G29 G30 G33 G34 G35 G42 G47 G50".split()  # noqa: SIM905
+USED = "G01 G02 G03 G04 G05 G07 G08 G09 G10 G15 G21 G24 G25 G26 G27 G29 G30 G33 G34 G35 G41 G42 G47 G50".split()  # noqa: SIM905
 
 pytestmark = pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["float64", "float32"])
 
@@ -175,6 +175,10 @@ def test_G21_pairs(dtype):
     for k, expected in enumerate(e["per_pair"]):
         check(losses.preference_loss(chosen[k : k + 1], rejected[k : k + 1]), expected)
     check(losses.preference_loss(chosen, rejected, margin), e["trl_loss_with_margin"])
+    check(i["center_rewards_coefficient"] * losses.centring_loss(chosen, rejected), e["trl_center_term"])
+    check(losses.kwise_loss(chosen, rejected, torch.arange(len(chosen))), e["loss"])
+    one_token = torch.ones(len(chosen), 1, dtype=torch.bool)
+    check(losses.all_token_loss(chosen.unsqueeze(1), rejected.unsqueeze(1), one_token), e["loss"])
 
 
 def test_G24_rewards_of_instructgpt(dtype):
@@ -255,6 +259,21 @@ def test_G34_gae_that_reads_padding(dtype):
     advantage, returns = advantages.gae(reward, values, everything(values), i["gamma"], i["lam"])
     check(advantage, e["advantages"])
     check(returns, e["returns"])
+
+
+@pytest.mark.parametrize(("centred", "expected"), [(False, "reward_scaling"), (True, "reward_norm_clip")])
+def test_G41_running_moments_of_ppo_max(dtype, centred, expected):
+    i, e = case("G41")
+    scaling, limit = normalise.RunningScaling(centred=centred), i["reward_clip_delta"] if centred else math.inf
+    for batch, moments, wanted in zip(i["batches"], e["history"], e[expected], strict=True):
+        scores = torch.tensor(batch, dtype=dtype)
+        scaling = scaling.updated(scores)
+        assert scaling.moments.count == moments["count"]
+        assert (scaling.moments.mean, scaling.moments.std) == pytest.approx((moments["mean"], moments["std"]), 1e-9)
+        check(scaling.scaled(scores).clamp(-limit, limit), wanted)
+    assert (scaling.moments.mean, scaling.moments.std) == pytest.approx(
+        (e["check_mean"], e["check_unbiased_std"]), 1e-9
+    )
 
 
 def test_G42_parts_of_ppo_max(dtype):
