@@ -9,10 +9,10 @@ import shlex
 import sys
 import textwrap
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import fields
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import click
@@ -21,14 +21,24 @@ from click.testing import CliRunner
 
 from clearppo import batch
 from clearppo.cli import main
-from clearppo.config import ALIASES, leaves, list_recipes
+from clearppo.config import ALIASES, SCHEMAS, leaves, list_recipes, values
+from clearppo.data import load_comparisons, load_demonstrations
+from clearppo.pipeline import RECORD
 from clearppo.train.metrics import REGISTRY
+from clearppo.train.step_metrics import REWARD, SFT
 from tests.docs.readme_commands import Block, blocks, environment, run_all
 
 REPO = Path(__file__).resolve().parents[2]
 SRC = REPO / "src" / "clearppo"
 READMES = [REPO / "README.md", REPO / "README.zh-CN.md"]
-PAGES = [*READMES, *sorted((REPO / "docs").glob("*.md"))]
+PAGES = [*READMES, *sorted((REPO / "docs").rglob("*.md"))]
+
+# Options that name what a command reads.
+READ = (
+    "model_name_or_path", "value_model_path", "reward_model_path", "dataset_name", "ptx_dataset_name",
+    "demonstrations", "comparisons", "prompts",
+)  # fmt: skip
+BUILT_IN = "smollm2-135m-instruct"
 
 # Flags of other programs that the pages mention.
 OTHERS_FLAGS = {"--no-deps", "--index-url", "--extra-index-url"}
@@ -119,6 +129,7 @@ def made_elsewhere() -> set[str]:
 
     by_a_run = set(re.findall(r"[\w.]+/|[\w.]+\.\w+", rundir.__doc__ or ""))
     by_a_run |= {*rundir.OWN_FILES, *rundir.MODEL_FILES, "value_head.safetensors"}
+    by_a_run |= {RECORD, *(f"{step}/" for step in SCHEMAS)}  # a pipeline's own file, and its steps' directories
     by_the_reader = {block.file for block in blocks(text_of(READMES[0])) if block.file}
     return by_a_run | by_the_reader
 
@@ -126,13 +137,15 @@ def made_elsewhere() -> set[str]:
 @each_page
 def test_paths_exist(page: Path) -> None:
     roots = [REPO, SRC, REPO / "docs", REPO / "tests" / "core"]
+    metrics = {*REGISTRY, *SFT, *REWARD}
     wrong = [
         span
         for span in code_spans(prose(page))
         if re.fullmatch(r"[\w./-]+", span)
         and ("/" in span or span.endswith(ENDINGS))
         and span not in made_elsewhere()
-        and span not in REGISTRY
+        and span not in metrics
+        and not span.startswith("runs/")  # where the reader's runs go
         and not any((root / span).exists() for root in roots)
     ]
     assert wrong == []
@@ -174,7 +187,7 @@ def test_the_functions_of_math_md_are_there() -> None:
             if name is None or span.startswith(("gamma", "lam")):
                 continue
             dotted = name[0] if "." in name[0] else f"{module}.{name[0]}"  # a bare name: the module named before it
-            root = "clearppo" if dotted.startswith("learning.") else "clearppo.core"
+            root = "clearppo" if (SRC / dotted.partition(".")[0]).is_dir() else "clearppo.core"
             assert callable(resolve(f"{root}.{dotted}")), span
             module, found = dotted.rpartition(".")[0], found + 1
     assert found >= 20
@@ -284,7 +297,9 @@ def flags() -> set[str]:
 
 @each_page
 def test_flags_exist(page: Path) -> None:
-    mentioned = set(re.findall(r"(?<![\w-])--[a-zA-Z]\w*(?:-\w+)*", text_of(page)))
+    of_steps = re.findall(r"--(sft|prefs|reward|ppo)\.(\w+)", text_of(page))  # as clearppo rlhf takes them
+    assert [(step, option) for step, option in of_steps if option not in leaves(SCHEMAS[step])] == []
+    mentioned = set(re.findall(r"(?<![\w-])--(?!(?:sft|prefs|reward|ppo)\.)[a-zA-Z]\w*(?:-\w+)*", text_of(page)))
     assert mentioned - flags() - OTHERS_FLAGS == set()
 
 
@@ -310,21 +325,29 @@ def test_make_targets_exist() -> None:
 
 def test_recipes_exist() -> None:
     for page in PAGES:
-        named = re.findall(r"(?:--recipe |recipes show |recipe=\")(\w+)", text_of(page))
+        named = re.findall(r"(?:--recipe |recipes show |recipe=\")([\w-]+)", text_of(page))
         assert set(named) <= set(list_recipes()), page.name
 
 
 @pytest.fixture
-def reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """What training would be asked for, in a directory with the files that README.md has its reader make."""
-    asked: list[Any] = []
+def reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, list[Any]]:
+    """What each command would be asked for, in a directory with the files that README.md has its reader make."""
+    asked: dict[str, list[Any]] = {}
 
-    def train_ppo(config: Any, *, console: bool = False) -> None:
-        asked.append(config)
+    def asks(command: str) -> Any:
+        return lambda config, **_: asked.setdefault(command, []).append(config)
 
-    api = ModuleType("clearppo.api")
-    api.train_ppo = train_ppo  # type: ignore[attr-defined]
+    def run_pipeline(pipeline: Any, **_: Any) -> list[Any]:
+        asked.setdefault("rlhf", []).append(pipeline)
+        return [SimpleNamespace(step=s, output=o, kept=True, seconds=0.0) for s, o in pipeline.outputs.items()]
+
+    api, whole = ModuleType("clearppo.api"), ModuleType("clearppo.pipeline")
+    runners = {"sft": "train_sft", "prefs": "make_prefs", "reward": "train_reward", "ppo": "train_ppo"}
+    for command, runner in runners.items():
+        setattr(api, runner, asks(command))
+    whole.run_pipeline = run_pipeline  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "clearppo.api", api)
+    monkeypatch.setitem(sys.modules, "clearppo.pipeline", whole)
     monkeypatch.chdir(tmp_path)
     for block in blocks(text_of(READMES[0])):
         if block.file:
@@ -332,32 +355,63 @@ def reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     return asked
 
 
-def test_the_commands_of_the_readme_are_understood(reader: list[Any]) -> None:
-    """Up to the point where they would train. `.ci/readme` runs them for real."""
-    ran = 0
-    for line in lines_of(READMES[0]):
+def type_all(lines: Iterable[str]) -> int:
+    """Type every line that trains or makes comparisons; how many there are."""
+    typed = 0
+    for line in lines:
         words = shlex.split(line)
-        if words[:2] == ["clearppo", "ppo"]:
+        if words[0] == "clearppo" and words[1] in (*SCHEMAS, "rlhf"):
             result = CliRunner().invoke(main, words[1:])
             assert result.exit_code == 0, f"{line}\n{result.output}"
-            ran += 1
-    assert ran >= 5
-    assert len(reader) == ran
-    assert {config.model.critic for config in reader} == {"shared", "separate"}
-    assert any(config.model.use_peft for config in reader)
-    assert reader[-1].ppo.cliprange is None  # the recipe article
+            typed += 1
+    return typed
 
 
-def test_what_ci_runs_takes_seconds(reader: list[Any]) -> None:
+def test_the_commands_of_the_readme_are_understood(reader: dict[str, list[Any]]) -> None:
+    """Up to the point where they would train. `.ci/readme` runs them for real."""
+    assert type_all(lines_of(READMES[0])) == sum(map(len, reader.values()))
+    assert {"rlhf", "reward", "prefs", "ppo"} <= set(reader)
+    (pipeline,) = reader["rlhf"]
+    assert list(pipeline.steps) == ["sft", "reward", "ppo"]
+    assert {config.model.critic for config in reader["ppo"]} == {"shared", "separate"}
+    assert any(config.model.use_peft for config in reader["ppo"])
+    assert any(config.ptx.ptx_coef and config.run.ema_decay and not config.has_critic for config in reader["ppo"])
+    assert reader["ppo"][-1].ppo.cliprange is None  # the recipe article
+
+
+def test_what_ci_runs_takes_seconds(reader: dict[str, list[Any]]) -> None:
+    type_all(lines_of(READMES[0]))
+    steps = [(step, config) for pipeline in reader["rlhf"] for step, config in pipeline.steps.items()]
+    steps += [(step, config) for step in SCHEMAS for config in reader.get(step, [])]
+    for step, config in steps:
+        if step == "ppo":
+            assert config.num_iterations <= 2, config.run
+            assert config.run.batch_size * config.sampling.response_length <= 64
+        elif step == "prefs":
+            assert config.sampling.num_completions * config.sampling.response_length <= 80
+        else:
+            assert config.run.max_steps == 1, config.run
+
+
+def test_what_the_commands_read_is_there(reader: dict[str, list[Any]]) -> None:
+    """Made by a block of the README, or by a command that comes before."""
+    made: set[str] = set()
     for line in lines_of(READMES[0]):
-        if line.startswith("clearppo ppo"):
-            CliRunner().invoke(main, shlex.split(line)[1:])
-    for config in reader:
-        assert config.num_iterations <= 2, config.run
-        assert config.run.batch_size * config.sampling.response_length <= 64
+        if not type_all([line]):
+            continue
+        ((command, (config,)),) = reader.items()
+        reader.clear()
+        options = dict(config.options) if command == "rlhf" else values(config)
+        for name in READ:
+            value = options.get(name)
+            if isinstance(value, str) and value != BUILT_IN:
+                there = Path(value).is_file() or any(Path(value).is_relative_to(place) for place in made)
+                assert there, f"{line}: there is no {value} yet"
+        made |= {str(options[name]) for name in ("output_dir", "output_file") if name in options}
+    assert made
 
 
-def test_the_readers_files_fit_together(reader: list[Any]) -> None:
+def test_the_readers_files_fit_together(reader: dict[str, list[Any]]) -> None:
     rows = [json.loads(line) for line in Path("prompts.jsonl").read_text(encoding="utf-8").splitlines()]
     module: dict[str, Any] = {}
     exec(Path("reward.py").read_text(encoding="utf-8"), module)
@@ -365,6 +419,8 @@ def test_the_readers_files_fit_together(reader: list[Any]) -> None:
     answers = [f" is about {row['topic']}" for row in rows]
     assert module["on_topic"](completions=answers, **columns) == [1.0] * len(rows)
     assert all(score < 0 for score in module["brief"](completions=answers, **columns))
+    assert all(row.completion[0] == " " for row in load_demonstrations("demonstrations.jsonl"))
+    assert all(len(row.pairs) == 1 for row in load_comparisons("comparisons.jsonl"))
 
 
 @each_readme
