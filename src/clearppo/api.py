@@ -1,12 +1,12 @@
 """The front door in Python: the same as the command line, without one."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from clearppo.config import PPOConfig, PrefsConfig, RewardModelConfig, SFTConfig, load_config
+from clearppo.config import CommandConfig, PPOConfig, PrefsConfig, RewardModelConfig, SFTConfig, load_config
 from clearppo.models.policy import Policy
 
 if TYPE_CHECKING:
@@ -121,6 +121,29 @@ def make_prefs(config: PrefsConfig, *, console: bool = False) -> "PrefsSummary":
 
     with _watching(console) as listener:
         return build_prefs(config, listener=listener).train()
+
+
+def check_inputs(config: CommandConfig, unmade: Container[str] = ()) -> None:
+    """Read what a step reads, with no model loaded, so that a mistake in the last of several steps costs no hours.
+
+    Files and models in `unmade` are not there yet: an earlier step will make them. Raises ClearPPOError, as the step
+    itself would.
+    """
+    from clearppo.build import check_ppo
+    from clearppo.build_prefs import check_prefs
+    from clearppo.build_steps import check_reward, check_sft
+
+    match config:
+        case SFTConfig():
+            check_sft(config)
+        case PrefsConfig():
+            check_prefs(config, unmade)
+        case RewardModelConfig():
+            check_reward(config, unmade)
+        case PPOConfig():
+            check_ppo(config, unmade)
+        case _:
+            raise TypeError(f"{type(config).__name__} is no step.")
 
 
 @contextmanager

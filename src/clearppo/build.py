@@ -1,6 +1,6 @@
 """From a PPOConfig to the objects of a run; with its siblings build_*.py the only room that imports plugs."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -20,7 +20,7 @@ from clearppo.data import (
 )
 from clearppo.engines.local import LocalEngine, has_fast_bf16, select_device
 from clearppo.feedback.function import FunctionScorer, load_reward_function
-from clearppo.feedback.model import RewardModelScorer
+from clearppo.feedback.model import RewardModelScorer, find_reward_model
 from clearppo.feedback.scorer import Scorer, WeightedScorer
 from clearppo.learning import Objective, Passes, Ptx, TextStream
 from clearppo.learning.optimiser import adamw
@@ -29,6 +29,7 @@ from clearppo.models.loading import (
     context_length,
     load_causal_lm,
     load_tokenizer,
+    refuse_reward_model,
     resolve_model,
     stop_token_ids,
 )
@@ -65,13 +66,31 @@ def build_ppo(config: PPOConfig, *, listener: Listener | None = None) -> PPORun:
     listener = listener or Silence()
     engine = make_engine(config.model.device)
     torch.manual_seed(config.run.seed)
-    functions = [reward_function(source) for source in config.reward.reward_funcs]
-    rows = load_rows(config.data.dataset_name, config=config.data.dataset_config, split=config.data.dataset_train_split)
-    other, texts = config.ptx.ptx_dataset_name, tuple[Demonstration, ...]()
-    if config.ptx.ptx_coef and other is not None:
-        texts = load_demonstrations(other, flag="ptx_dataset_name")
+    functions, rows, texts = _read(config)
     with run_directory(config.run, _inputs(config)) as run_dir:
         return _wired(config, engine, functions, rows, texts, run_dir, listener)
+
+
+def check_ppo(config: PPOConfig, unmade: Container[str] = ()) -> None:
+    """Read the data and import the functions, as `build_ppo` will, with no model loaded.
+
+    Models in `unmade` are not there yet: an earlier step will make them. Raises ClearPPOError.
+    """
+    _read(config)
+    model, judge = config.model.model_name_or_path, config.reward.reward_model_path
+    if model not in unmade:
+        refuse_reward_model(model)
+    if judge is not None and judge not in unmade:
+        find_reward_model(judge, trust_remote_code=config.model.trust_remote_code)
+
+
+def _read(config: PPOConfig) -> tuple[list[FunctionScorer], list[dict[str, Any]], Sequence[Demonstration]]:
+    """The reward functions, the prompts, and the texts of PPO-ptx (none: it is off)."""
+    functions = [reward_function(source) for source in config.reward.reward_funcs]
+    rows = load_rows(config.data.dataset_name, config=config.data.dataset_config, split=config.data.dataset_train_split)
+    other = config.ptx.ptx_dataset_name
+    wanted = config.ptx.ptx_coef and other is not None
+    return functions, rows, load_demonstrations(str(other), flag="ptx_dataset_name") if wanted else ()
 
 
 def _wired(

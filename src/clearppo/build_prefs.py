@@ -1,6 +1,6 @@
 """From a PrefsConfig to a run that makes comparisons: the model that answers, and who says which answer is better."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,10 @@ from clearppo.engines.local import LocalEngine
 from clearppo.errors import ConfigError
 from clearppo.feedback.function import FunctionScorer, load_reward_function
 from clearppo.feedback.http import HTTPJudge
-from clearppo.feedback.model import RewardModelScorer
+from clearppo.feedback.model import RewardModelScorer, find_reward_model
 from clearppo.feedback.scorer import Scorer
 from clearppo.models.build import make_policy
-from clearppo.models.loading import stop_token_ids
+from clearppo.models.loading import refuse_reward_model, stop_token_ids
 from clearppo.models.policy import Policy
 from clearppo.rollout.inprocess import InProcessSampler
 from clearppo.rollout.sampler import SamplingSettings
@@ -37,9 +37,7 @@ def build_prefs(config: PrefsConfig, *, listener: Listener | None = None) -> Pre
     engine = make_engine(config.model.device)
     torch.manual_seed(config.run.seed)
     light = _light_scorer(config)
-    data = config.data
-    rows = load_rows(data.dataset_name, config=data.dataset_config, split=data.dataset_train_split)
-    check_columns(rows, data.dataset_name)
+    rows = _rows(config)
     _keep_prompts(config)
     file = PartFile.create(config.run.output_file, overwrite=config.run.overwrite_output_file)
     try:
@@ -47,6 +45,25 @@ def build_prefs(config: PrefsConfig, *, listener: Listener | None = None) -> Pre
     except BaseException:
         file.discard()
         raise
+
+
+def check_prefs(config: PrefsConfig, unmade: Container[str] = ()) -> None:
+    """Read the prompts and ask for the labeller, as `build_prefs` will, with no model loaded.
+
+    Models in `unmade` are not there yet: an earlier step will make them. Raises ClearPPOError.
+    """
+    if _light_scorer(config) is None:
+        find_reward_model(str(config.label.reward_model_path), trust_remote_code=config.model.trust_remote_code)
+    _rows(config)
+    if config.model.model_name_or_path not in unmade:
+        refuse_reward_model(config.model.model_name_or_path)
+
+
+def _rows(config: PrefsConfig) -> list[dict[str, Any]]:
+    data = config.data
+    rows = load_rows(data.dataset_name, config=data.dataset_config, split=data.dataset_train_split)
+    check_columns(rows, data.dataset_name)
+    return rows
 
 
 def _wired(

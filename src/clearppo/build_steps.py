@@ -1,6 +1,6 @@
 """From an SFTConfig or a RewardModelConfig to the objects of a run, as build.py does it for PPO."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -21,7 +21,7 @@ from clearppo.engines.local import LocalEngine
 from clearppo.learning.optimiser import adamw, rate_scale
 from clearppo.learning.reward import RewardObjective, check_comparisons
 from clearppo.models.build import make_actor
-from clearppo.models.loading import context_length, load_tokenizer, resolve_model
+from clearppo.models.loading import context_length, load_tokenizer, refuse_reward_model, resolve_model
 from clearppo.models.reward_model import load_classifier, make_reward_model
 from clearppo.rundir import RunDir
 from clearppo.train.listener import Listener, Silence
@@ -55,13 +55,34 @@ def build_reward(config: RewardModelConfig, *, listener: Listener | None = None)
     listener = listener or Silence()
     engine = make_engine(config.model.device)
     torch.manual_seed(config.run.seed)
-    text = config.data.judgement_template
-    template = None if text is None else JudgementTemplate(text)
+    template, references = _judgement(config), _references(config)
     rows = _rows(config, load_comparisons, split_comparisons)
-    name = config.rm.reference_dataset_name
-    references = None if name is None else load_demonstrations(name, flag="reference_dataset_name")
     with run_directory(config.run, _inputs(config)) as run_dir:
         return _wired_reward(config, engine, template, rows, references, run_dir, listener)
+
+
+def check_sft(config: SFTConfig) -> None:
+    """Read the data, as `build_sft` will. Raises ClearPPOError if it cannot be read."""
+    refuse_reward_model(config.model.model_name_or_path)
+    _rows(config, load_demonstrations, split_demonstrations)
+
+
+def check_reward(config: RewardModelConfig, unmade: Container[str] = ()) -> None:
+    """The same for a reward model. Files in `unmade` are not there yet: an earlier step will make them."""
+    _judgement(config)
+    _references(config)
+    if config.data.dataset_name not in unmade:
+        _rows(config, load_comparisons, split_comparisons)
+
+
+def _judgement(config: RewardModelConfig) -> JudgementTemplate | None:
+    text = config.data.judgement_template
+    return None if text is None else JudgementTemplate(text)
+
+
+def _references(config: RewardModelConfig) -> Sequence[Demonstration] | None:
+    name = config.rm.reference_dataset_name
+    return None if name is None else load_demonstrations(name, flag="reference_dataset_name")
 
 
 def _wired_sft(

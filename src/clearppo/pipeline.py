@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from clearppo.api import RUNNERS
+from clearppo.api import RUNNERS, check_inputs
 from clearppo.config import CommandConfig, Pipeline, load_pipeline, values
 from clearppo.config.kinds import qualified_name, spelled
 from clearppo.config.pipeline import as_typed
@@ -69,7 +69,8 @@ def run_pipeline(
 
     A step's output is kept if the same settings made it from the same inputs; pipeline.json in output_dir remembers
     that. An output that other settings made is an error, unless `overwrite_output_dir`; one that was never finished is
-    made again. Raises RunDirError, before any step runs, naming what differs.
+    made again. Raises RunDirError, before any step runs, naming what differs; also before any step, ClearPPOError for
+    data, functions and models of any step that cannot be read.
     """
     record = _Record(Path(pipeline.options.output_dir).expanduser())
     marks: dict[str, str] = {}
@@ -78,6 +79,10 @@ def run_pipeline(
         marks[step] = _digest(settings)
         if not pipeline.options.overwrite_output_dir:
             record.require_same(step, settings, pipeline.outputs[step])
+    for step, config in pipeline.steps.items():
+        if not record.holds(step, marks[step]):
+            with _said_of(step):
+                check_inputs(config, set(pipeline.outputs.values()))
     results: list[StepResult] = []
     made: dict[str, str] = {}
     for step, config in pipeline.steps.items():

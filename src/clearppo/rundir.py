@@ -37,6 +37,8 @@ OWN_FILES = (
     "reward_report.json",
 )
 OWN_DIRECTORIES = ("value_model", "ema_model", "adapter", "interrupted")
+SAVING = ".saving-"
+"""What the name of a directory in which results are being written begins with; a killed run leaves it behind."""
 MODEL_FILES = (
     "config.json",
     "generation_config.json",
@@ -132,7 +134,7 @@ class RunDir:
         """A directory to write files into, which move to `name` below the run when all are written, or not at all."""
         target = self.path / name
         with _one_sentence(target):
-            beside = Path(tempfile.mkdtemp(dir=self.path, prefix=".saving-"))
+            beside = Path(tempfile.mkdtemp(dir=self.path, prefix=SAVING))
             try:
                 yield beside
                 target.mkdir(parents=True, exist_ok=True)
@@ -187,7 +189,7 @@ def _holds_run(path: Path) -> str:
 
 
 def _delete_run(path: Path) -> None:
-    for name in OWN_DIRECTORIES:
-        shutil.rmtree(path / name, ignore_errors=True)
+    for directory in [path / name for name in OWN_DIRECTORIES] + list(path.glob(f"{SAVING}*")):
+        shutil.rmtree(directory, ignore_errors=True)
     for file in [path / name for name in OWN_FILES + MODEL_FILES] + list(path.glob("model*.safetensors")):
         file.unlink(missing_ok=True)

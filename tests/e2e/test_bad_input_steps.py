@@ -215,6 +215,28 @@ PPO: dict[str, Case] = {
 RLHF: dict[str, Case] = {
     "reward model as policy": ({"model_name_or_path": "rm"}, ["rm is a reward model"]),
     "no demonstrations there": ({"demonstrations": "data/none.jsonl"}, ["step sft", "none.jsonl", "--demonstrations"]),
+    "no comparisons there": ({"comparisons": "nope.jsonl"}, ["step reward", "nope.jsonl"]),
+    "identical comparisons": ({"comparisons": "same.jsonl"}, ["step reward", "same.jsonl line 1", "identical"]),
+    "no prompts there": ({"prompts": "data/nope.jsonl"}, ["step ppo", "nope.jsonl", "--prompts"]),
+    "empty prompts": ({"prompts": "empty.jsonl"}, ["step ppo", "empty.jsonl holds no prompts"]),
+    "placeholder": ({"reward.judgement_template": "{x}"}, ["step reward", "{x}", "--reward.judgement_template"]),
+    "no labeller": ({"comparisons": None, "labeller": "label.py:nope"}, ["step prefs", "`nope` is missing"]),
+    "judge is dead": (
+        {"comparisons": None, "judge_url": "http://127.0.0.1:9/score"}, ["step prefs", "refused", "--judge_url"],
+    ),
+    "language model as reward": (
+        {"comparisons": None, "reward_model_path": "lm"}, ["step ppo", "lm is a Llama", "--reward_model_path"],
+    ),
+    "no reward model there": ({"comparisons": None, "reward_model_path": "./none"}, ["step ppo", "./none"]),
+    "no reward function": (
+        {"comparisons": None, "ppo.reward_funcs": "label.py:nope"}, ["step ppo", "`nope` is missing"],
+    ),
+    "ptx empty": (
+        {"ppo.ptx_coef": 1, "ppo.ptx_dataset_name": "empty.jsonl"}, ["step ppo", "empty.jsonl holds no demonstrations"],
+    ),
+    "reward model as policy of the last step": (
+        {"model_name_or_path": "rm", "demonstrations": None}, ["step ppo", "rm is a reward model"],
+    ),
     "nothing to learn from": ({"comparisons": None}, ["step ppo cannot follow", "--comparisons", "--labeller"]),
     "two judges": ({"labeller": "label.py:score"}, ["comparisons and labeller are given", "Give one"]),
     "an option of no step": (

@@ -33,6 +33,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
         return run
 
+    monkeypatch.setattr(module, "check_inputs", lambda config, unmade: None)
     monkeypatch.setattr(module, "RUNNERS", {step: runner(step) for step in ("sft", "prefs", "reward", "ppo")})
     return made
 

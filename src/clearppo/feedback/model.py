@@ -73,15 +73,7 @@ class RewardModelScorer:
         Raises ModelError if it is missing, corrupt, no reward model (a language model's score head would be random), or
         has not one output.
         """
-        _refuse_missing(path)
-        source = resolve_model(path)
-        try:
-            with quiet_transformers():
-                config = AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code)
-        except Exception as error:
-            raise ModelError(_cannot_load(path, "config", error)) from error
-        _check_architecture(path, config)
-        _check_one_output(path, config)
+        source = find_reward_model(path, trust_remote_code=trust_remote_code)
         try:
             with quiet_transformers():
                 model, info = AutoModelForSequenceClassification.from_pretrained(
@@ -162,6 +154,23 @@ class RewardModelScorer:
         last = widen(hidden[torch.arange(len(ids), device=device), lengths - 1])
         bias = None if self._head.bias is None else widen(self._head.bias)
         return functional.linear(last, widen(self._head.weight), bias)[:, 0].float()
+
+
+def find_reward_model(path: str, *, trust_remote_code: bool = False) -> str:
+    """The directory or hub name of a reward model, by its config alone: known in a second, before its weights are read.
+
+    Raises ModelError if it is missing, no reward model, or has not one output.
+    """
+    _refuse_missing(path)
+    source = resolve_model(path)
+    try:
+        with quiet_transformers():
+            config = AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code)
+    except Exception as error:
+        raise ModelError(_cannot_load(path, "config", error)) from error
+    _check_architecture(path, config)
+    _check_one_output(path, config)
+    return source
 
 
 def _judgement(source: str) -> JudgementTemplate | None:

@@ -26,6 +26,7 @@ from clearppo.train.ppo import Recipe, ppo_loop
 from clearppo.train.reference_scores import reference_moments
 from clearppo.train.selfcheck import self_check
 from clearppo.train.track import Track
+from clearppo.train.undisturbed import undisturbed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,6 +144,7 @@ class PPORun:
         """Save what has been learned before the error takes the process away. Never hides the error."""
         if self.track.iterations == 0:
             return
+        self.listener.phase("saving")
         said = self._quietly(
             lambda: self.save(
                 "interrupted",
@@ -161,7 +163,8 @@ class PPORun:
     @staticmethod
     def _quietly(action: Callable[[], None]) -> ClearPPOError | None:
         try:
-            action()
+            with undisturbed():
+                action()
         except ClearPPOError as error:
             return error
         return None

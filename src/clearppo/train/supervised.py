@@ -17,6 +17,7 @@ from clearppo.train.listener import Listener
 from clearppo.train.registry import Registry
 from clearppo.train.step_metrics import Step, measure
 from clearppo.train.stopwatch import Stopwatch
+from clearppo.train.undisturbed import undisturbed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,8 +136,10 @@ def rescued(save: Callable[[str, str], None], course: Course, track: StepTrack, 
         if track.steps:
             ended = f"Ended early after {track.steps} of {course.n_steps} steps: {type(error).__name__}."
             place = run_dir.path / "interrupted"
+            track.listener.phase("saving")
             try:
-                save("interrupted", ended)
+                with undisturbed():
+                    save("interrupted", ended)
             except ClearPPOError as unsaved:
                 track.listener.note(f"not saved: {unsaved}")
             else:
