@@ -24,6 +24,7 @@ def test_a_directory_that_holds_a_run_is_refused_and_overwriting_deletes_that_ru
     run.append("metrics.jsonl", [{"step": 1}])
     (tmp_path / "notes.txt").write_text("mine")
     (tmp_path / "value_model").mkdir()
+    (tmp_path / ".saving-ab12").mkdir()  # of a run that was killed while it saved
     (tmp_path / "model.safetensors").write_bytes(b"x")
     with pytest.raises(RunDirError, match=r"already holds a run \(metrics.jsonl with 1 line\)"):
         RunDir.create(tmp_path)
@@ -31,6 +32,12 @@ def test_a_directory_that_holds_a_run_is_refused_and_overwriting_deletes_that_ru
     assert (tmp_path / "model.safetensors").exists()  # nothing is lost before the new run can begin
     again.begin()
     assert [entry.name for entry in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_a_start_that_failed_leaves_none_of_the_directories_above_either(tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    RunDir.create(tmp_path / "there" / "a" / "b").discard()
+    assert list(tmp_path.rglob("*")) == [tmp_path / "there"]
 
 
 def test_a_start_that_failed_leaves_no_directory(tmp_path: Path) -> None:

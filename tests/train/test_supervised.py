@@ -133,7 +133,7 @@ def test_what_was_learned_is_saved_when_a_run_ends_early(tmp_path: Path, error: 
     with pytest.raises(type(error)), rescued(lambda *what: saved.append(what), course(), track, run_dir):
         raise error
     assert saved == [("interrupted", f"Ended early after 3 of 6 steps: {type(error).__name__}.")]
-    assert listener.events == [f"the model after 3 steps is in {run_dir.path / 'interrupted'}"]
+    assert listener.events == ["saving", f"the model after 3 steps is in {run_dir.path / 'interrupted'}"]
 
 
 def test_nothing_is_saved_before_the_first_step_and_a_full_disk_hides_no_error(tmp_path: Path) -> None:
