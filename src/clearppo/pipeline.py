@@ -73,31 +73,29 @@ def run_pipeline(
     data, functions and models of any step that cannot be read.
     """
     record = _Record(Path(pipeline.options.output_dir).expanduser())
+    settings: dict[str, dict[str, str]] = {}
     marks: dict[str, str] = {}
     for step, config in pipeline.steps.items():
-        settings = _settings(config, pipeline, marks)
-        marks[step] = _digest(settings)
+        settings[step] = _settings(config, pipeline, marks)
+        marks[step] = _digest(settings[step])
         if not pipeline.options.overwrite_output_dir:
-            record.require_same(step, settings, pipeline.outputs[step])
+            record.require_same(step, settings[step], pipeline.outputs[step])
     for step, config in pipeline.steps.items():
         if not record.holds(step, marks[step]):
             with _said_of(step):
                 check_inputs(config, set(pipeline.outputs.values()))
     results: list[StepResult] = []
-    made: dict[str, str] = {}
     for step, config in pipeline.steps.items():
-        settings = _settings(config, pipeline, made)
-        made[step] = _digest(settings)
         output = pipeline.outputs[step]
-        if record.holds(step, made[step]) and Path(output).expanduser().exists():
+        if record.holds(step, marks[step]) and Path(output).expanduser().exists():
             tell(f"step {step}: kept, the same settings made {output}")
             results.append(StepResult(step=step, output=output, kept=True, result=None, seconds=0.0))
             continue
         tell(f"step {step}: {output}")
         began = time.monotonic()
-        with _said_of(step), record.begun(step, settings, output):
+        with _said_of(step), record.begun(step, settings[step], output):
             result = RUNNERS[step](config, console=console)
-        record.write(step, settings, made[step], finished=True)
+        record.write(step, settings[step], marks[step], finished=True)
         seconds = time.monotonic() - began
         results.append(StepResult(step=step, output=output, kept=False, result=result, seconds=seconds))
     return results
