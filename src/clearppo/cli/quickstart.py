@@ -48,12 +48,12 @@ def quickstart(
     flags |= {name: value for name, value in chosen.items() if value is not None}
     pipeline = load_pipeline(recipe="quickstart", flags=flags)
 
-    from clearppo.cli.quickstart_tables import N_ANSWERS, result_of, show
+    from clearppo.cli.quickstart_tables import result_of, show
     from clearppo.pipeline import run_pipeline
 
     began = time.monotonic()
     run_pipeline(pipeline, console=True, tell=headline)
-    headline(f"measuring on 160 prompts that took no part in it, {N_ANSWERS} answers each")
+    headline("measuring on 160 prompts that took no part in it")
     comparison = measure(pipeline)
     directory = Path(pipeline.options.output_dir).expanduser()
     report = json.loads((Path(pipeline.outputs["reward"]) / "reward_report.json").read_text(encoding="utf-8"))

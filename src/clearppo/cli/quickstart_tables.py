@@ -15,7 +15,7 @@ from clearppo.train.verdict import Change, by_prompt, change_of, verdict
 
 REWARD_MODEL, LABELLER, WITNESS = "reward model", "VADER", "TextBlob"
 ROLES = {REWARD_MODEL: "optimised", LABELLER: "the labeller, never optimised", WITNESS: "took no part in anything"}
-N_ANSWERS = 2  # to each held-out prompt
+N_ANSWERS = 1  # to each held-out prompt
 N_SHOWN = 5
 
 
@@ -86,7 +86,7 @@ def show(result: Mapping[str, Any], directory: Path, seconds: float) -> None:
 
 def _numbers(result: Mapping[str, Any]) -> Table:
     table = Table(
-        title=f"{result['prompts']} held-out prompts, {N_ANSWERS} answers each",
+        title=f"{result['answers']} answers to {result['prompts']} held-out prompts",
         title_justify="left",
         title_style="bold",
     )
