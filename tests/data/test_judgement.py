@@ -70,6 +70,8 @@ def test_what_cannot_be_written() -> None:
         ("{answer} {reply}", "{reply}, which is unknown"),
         ("{answer} {}", "{} without a name"),
         ("{Answer}", "{Answer}, which is unknown"),
+        ("{answer} is { answer }", "{ answer }, which is nearly a placeholder"),
+        ("{answer} is {answer!r}", "{answer!r}, which is nearly a placeholder"),
     ],
 )
 def test_templates_that_are_refused(text: str, problem: str) -> None:

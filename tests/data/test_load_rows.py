@@ -158,6 +158,7 @@ def test_files_without_rows(tmp_path: Path) -> None:
 
 MALFORMED = {
     "half a line": ('{"prompt": "a"}\n{"prompt": "b', "line 2: not JSON", "column"),
+    "a key twice": ('{"prompt": "a", "prompt": "b"}', "line 1: JSON that cannot be read", "key 'prompt' stands twice"),
     "two objects in a line": ('{"prompt": "a"} {"prompt": "b"}', "line 1: not JSON (Extra data", "column 17"),
     "after blank lines": ('\n\n{"prompt": "a"}\n\nnonsense\n', "line 5: not JSON", "column 1"),
     "a list": ('{"prompt": "a"}\n["b"]', "line 2: a list, not an object", '{"prompt": "..."}'),
@@ -202,6 +203,7 @@ def test_malformed_json_lines(tmp_path: Path, case: str) -> None:
     ("content", "problem"),
     [
         ('[{"prompt": "a"},\n {"prompt" "b"}]', "line 2: not JSON"),
+        ('[{"prompt": "a", "prompt": "a"}]', "the key 'prompt' stands twice in one object"),
         ('[{"prompt": "a"}, {"query": "b"}]', "row 2: no `prompt`"),
         ('"text"', "holds a string, not a list of rows"),
         ('{"data": [{"prompt": "a"}]}', "columns seen: data"),

@@ -120,9 +120,19 @@ def _json_lines(path: Path, text: str) -> list[Located]:
     return [(where, _parse_json(line, f"{path} {where}")) for where, line in lines]
 
 
+def _no_key_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object, in which json would let the last of two values for a key win without a word."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise ValueError(f"the key {twice!r} stands twice in one object")
+    return found
+
+
 def _parse_json(text: str, place: str) -> Any:
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=_no_key_twice)
     except json.JSONDecodeError as error:
         raise DataError(f"{place}: not JSON ({error.msg} at column {error.colno}). Mend the line.") from error
     except (ValueError, RecursionError) as error:  # an integer of 5,000 digits; brackets 10,000 deep
@@ -157,7 +167,7 @@ def _first_line_is_whole(text: str) -> bool:
 
 def _whole_json(path: Path, text: str) -> Any:
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=_no_key_twice)
     except json.JSONDecodeError as error:
         raise DataError(f"{path} line {error.lineno}: not JSON ({error.msg} at column {error.colno}).") from error
     except (ValueError, RecursionError) as error:

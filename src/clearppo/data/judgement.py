@@ -21,6 +21,7 @@ FILE = "judgement.json"
 VERSION = 1
 PLACEHOLDERS = ("conversation", "prompt", "answer", "eos")
 _PLACEHOLDER = re.compile(r"\{(\w*)\}")
+_NEARLY = re.compile(rf"\{{\s*(?:{'|'.join(PLACEHOLDERS)})\b[^{{}}]*\}}")  # { answer }, {answer!r}
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,8 @@ class JudgementTemplate:
         names = _PLACEHOLDER.findall(self.text)
         if unknown := next((name for name in names if name not in PLACEHOLDERS), None):
             raise ConfigError(_refusal(self.text, f"has the placeholder {{{unknown}}}, which is unknown"))
+        if near := next((n[0] for n in _NEARLY.finditer(self.text) if not _PLACEHOLDER.fullmatch(n[0])), None):
+            raise ConfigError(_refusal(self.text, f"has {near}, which is nearly a placeholder"))
         if "" in names:
             raise ConfigError(_refusal(self.text, "has {} without a name in it"))
         if not {"conversation", "answer"} & set(names):
