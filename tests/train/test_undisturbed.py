@@ -3,10 +3,19 @@
 import os
 import signal
 import threading
+from collections.abc import Iterator
 
 import pytest
 
 from clearppo.train.undisturbed import undisturbed
+
+
+@pytest.fixture(autouse=True)
+def listening() -> Iterator[None]:
+    """Python's own handler: a shell starts what runs in the background with Ctrl-C ignored, and that is inherited."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def ctrl_c() -> None:
