@@ -58,6 +58,18 @@ def machine(*packages: str) -> dict[str, Any]:
     }
 
 
+def in_words(known: Mapping[str, Any]) -> str:
+    """One line about the machine, for below a table."""
+    versions = ", ".join(f"{name} {version}" for name, version in known["versions"].items() if version)
+    gpu = f", {known['gpu']}" if "gpu" in known else ""
+    memory = f", {known['memory_gb']} GB" if known["memory_gb"] else ""
+    commit = f", commit {known['commit']}" if known["commit"] else ""
+    return (
+        f"Machine: {known['cpu']}, {known['cores']} cores, {known['threads']} threads{memory}{gpu}; "
+        f"Python {known['python']}, {versions}{commit}."
+    )
+
+
 def _version(package: str) -> str | None:
     try:
         return version(package)

@@ -60,7 +60,7 @@ def arguments() -> argparse.ArgumentParser:
 
 def run(options: argparse.Namespace, source: Path) -> dict[str, Any]:
     """Train the gold, train the policy, measure before and after: the result as it goes into the file."""
-    from clearppo.build import build_ppo
+    from clearppo.build.ppo import build_ppo
     from clearppo.config import load_config
     from clearppo.console import console_listener
 
@@ -143,7 +143,7 @@ def ppo_options(options: argparse.Namespace, dataset: Path, output: Path) -> dic
 
 def examiner(ppo: Any, prompts: Sequence[str], gold_score: Callable[..., list[float]]) -> Callable[[], Any]:
     """A function that measures the policy as it is on these prompts, always with the same random numbers."""
-    from clearppo.build import build_sampler, reward_function
+    from clearppo.build.ppo import build_sampler, reward_function
     from clearppo.data import encode_prompts
     from clearppo.rollout.truncate import Truncation
     from clearppo.train.evaluation import evaluate

@@ -5,6 +5,7 @@ import os
 # Before anything imports a Hugging Face library, which read these once.
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
+os.environ["KINETO_LOG_LEVEL"] = "6"  # torch's profiler, too, reads it once
 
 from jaxtyping import install_import_hook
 

@@ -89,7 +89,7 @@ def prefs(
 
 def train_ppo(config: PPOConfig, *, console: bool = False) -> PPOResult:
     """Build and run what `config` says."""
-    from clearppo.build import build_ppo
+    from clearppo.build.ppo import build_ppo
 
     with _watching(console) as listener:
         run = build_ppo(config, listener=listener)
@@ -99,7 +99,7 @@ def train_ppo(config: PPOConfig, *, console: bool = False) -> PPOResult:
 
 def train_sft(config: SFTConfig, *, console: bool = False) -> SFTResult:
     """Build and run what `config` says."""
-    from clearppo.build_steps import build_sft
+    from clearppo.build.steps import build_sft
 
     with _watching(console) as listener:
         run = build_sft(config, listener=listener)
@@ -108,7 +108,7 @@ def train_sft(config: SFTConfig, *, console: bool = False) -> SFTResult:
 
 def train_reward(config: RewardModelConfig, *, console: bool = False) -> RewardResult:
     """Build and run what `config` says."""
-    from clearppo.build_steps import build_reward
+    from clearppo.build.steps import build_reward
 
     with _watching(console) as listener:
         run = build_reward(config, listener=listener)
@@ -117,7 +117,7 @@ def train_reward(config: RewardModelConfig, *, console: bool = False) -> RewardR
 
 def make_prefs(config: PrefsConfig, *, console: bool = False) -> "PrefsSummary":
     """Build and run what `config` says."""
-    from clearppo.build_prefs import build_prefs
+    from clearppo.build.prefs import build_prefs
 
     with _watching(console) as listener:
         return build_prefs(config, listener=listener).train()
@@ -129,9 +129,9 @@ def check_inputs(config: CommandConfig, unmade: Container[str] = ()) -> None:
     Files and models in `unmade` are not there yet: an earlier step will make them. Raises ClearPPOError, as the step
     itself would.
     """
-    from clearppo.build import check_ppo
-    from clearppo.build_prefs import check_prefs
-    from clearppo.build_steps import check_reward, check_sft
+    from clearppo.build.ppo import check_ppo
+    from clearppo.build.prefs import check_prefs
+    from clearppo.build.steps import check_reward, check_sft
 
     match config:
         case SFTConfig():

@@ -169,6 +169,27 @@ def response_width(mask: Bool[Tensor, "B T"]) -> int:
     return int(columns[-1]) + 1 if len(columns) else 1
 
 
+def portions(lengths: Sequence[int], *, max_rows: int | None = None, max_tokens: int | None = None) -> list[list[int]]:
+    """Row numbers in groups that pass through a model together: rows of like length, so that little is padding.
+
+    A group has at most `max_rows` rows, and at most `max_tokens` cells when padded to its longest row; a row that is
+    longer alone forms a group of its own. None is no limit. Longest rows first: if memory does not suffice, it fails at
+    once, and every later group fits into the memory of the first. Raises ValueError for a limit below 1.
+    """
+    if (max_rows is not None and max_rows < 1) or (max_tokens is not None and max_tokens < 1):
+        raise ValueError(f"max_rows = {max_rows}, max_tokens = {max_tokens}: a group holds one row at least. Use 1 up.")
+    groups: list[list[int]] = []
+    room = 0
+    for row in sorted(range(len(lengths)), key=lambda row: lengths[row], reverse=True):
+        if not groups or len(groups[-1]) >= room:
+            room = len(lengths) if max_rows is None else max_rows
+            if max_tokens is not None:
+                room = min(room, max(max_tokens // max(lengths[row], 1), 1))
+            groups.append([])
+        groups[-1].append(row)
+    return groups
+
+
 @dataclass(frozen=True, kw_only=True)
 class Stats:
     """Sums and counts, never means: parts of a batch add up to the whole exactly, whatever their sizes."""

@@ -20,7 +20,7 @@ from clearppo.rundir import absent_directories, remove_empty
 RECORD = "pipeline.json"
 PLACES = frozenset({"output_dir", "output_file", "overwrite_output_dir", "overwrite_output_file"})
 """Options that say where a result goes, not what it is. So do the next, which say how much of it is shown."""
-SHOWN = frozenset({"logging_steps", "sample_steps"})
+SHOWN = frozenset({"logging_steps", "sample_steps", "profile"})
 READ = frozenset({
     "model_name_or_path", "dataset_name", "eval_dataset_name", "reference_dataset_name", "ptx_dataset_name",
     "reward_model_path", "value_model_path", "reward_funcs", "labeller",

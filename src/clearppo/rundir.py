@@ -12,6 +12,7 @@ output_dir/
   adapter/            with LoRA: the adapter alone, in PEFT's format
   judgement.json      of a reward model: the template of what it reads
   reward_report.json  of a reward model: what it is worth on comparisons that it has not seen
+  profile/            with --profile: traces of chosen iterations, iteration-2.pt.trace.json
   interrupted/        the policy as it was when the run ended early
 """
 
@@ -36,7 +37,7 @@ OWN_FILES = (
     "judgement.json",
     "reward_report.json",
 )
-OWN_DIRECTORIES = ("value_model", "ema_model", "adapter", "interrupted")
+OWN_DIRECTORIES = ("value_model", "ema_model", "adapter", "profile", "interrupted")
 SAVING = ".saving-"
 """What the name of a directory in which results are being written begins with; a killed run leaves it behind."""
 MODEL_FILES = (
@@ -79,10 +80,8 @@ class RunDir:
                     f"output_dir = {path} holds a model that no ClearPPO run wrote there. Use another --output_dir."
                 )
             made = absent_directories(path)
-            with _one_sentence(path):
-                path.mkdir(parents=True, exist_ok=True)
-                with tempfile.TemporaryFile(dir=path) as probe:
-                    probe.write(b"x")
+            with disk_errors(path):
+                make_writable(path)
         except OSError as error:
             raise RunDirError(
                 f"output_dir = {path} cannot be used ({error.strerror}). Use another --output_dir."
@@ -111,20 +110,13 @@ class RunDir:
         """Add rows to a JSON-lines file, each on a line of its own."""
         text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
         file = self.path / name
-        with _one_sentence(file):
-            before = file.stat().st_size if file.exists() else 0
-            try:
-                with file.open("a", encoding="utf-8") as stream:
-                    stream.write(text)
-            except OSError:
-                with contextlib.suppress(OSError):
-                    os.truncate(file, before)  # no half line stays behind
-                raise
+        with disk_errors(file):
+            append_whole(file, text)
 
     def write(self, name: str, text: str) -> None:
         """Write a text file: beside it first, then renamed."""
         file = self.path / name
-        with _one_sentence(file):
+        with disk_errors(file):
             beside = file.with_name(f".{file.name}.part")
             beside.write_text(text, encoding="utf-8")
             beside.replace(file)
@@ -133,7 +125,7 @@ class RunDir:
     def whole(self, name: str = ".") -> Generator[Path]:
         """A directory to write files into, which move to `name` below the run when all are written, or not at all."""
         target = self.path / name
-        with _one_sentence(target):
+        with disk_errors(target):
             beside = Path(tempfile.mkdtemp(dir=self.path, prefix=SAVING))
             try:
                 yield beside
@@ -159,22 +151,43 @@ def remove_empty(directories: Iterable[Path]) -> None:
             directory.rmdir()
 
 
+def make_writable(directory: Path) -> None:
+    """Make the directory if it is not there, and write something there. Raises OSError if either cannot be done."""
+    directory.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=directory) as probe:
+        probe.write(b"x")
+
+
+def append_whole(file: Path, text: str) -> None:
+    """Append `text` to a file; if that fails (OSError, or Ctrl-C in the middle) no part of it stays behind."""
+    before = file.stat().st_size if file.exists() else 0
+    try:
+        with file.open("a", encoding="utf-8") as stream:
+            stream.write(text)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.truncate(file, before)
+        raise
+
+
 @contextlib.contextmanager
-def _one_sentence(file: Path) -> Generator[None]:
-    """Turn what the disk says into one sentence; anything that is not about the disk passes through."""
+def disk_errors(file: Path, option: str = "output_dir", *, any_cause: bool = False) -> Generator[None]:
+    """Turn what the disk says while `file` is written into a RunDirError of one sentence; `option` is the mend.
+
+    Other OSErrors than no space and no permission pass through unless `any_cause`, and so does whatever is none.
+    """
+    forbidden = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR)
     try:
         yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise RunDirError(f"no space left to write {file}. Make room, or use an --output_dir elsewhere.") from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR):
-            raise RunDirError(
-                f"cannot write {file} ({error.strerror}). Use an --output_dir that you may write."
-            ) from error
-        raise
     except Exception as error:
-        if f"os error {errno.ENOSPC}" in str(error):  # safetensors writes from Rust and raises its own type
-            raise RunDirError(f"no space left to write {file}. Make room, or use an --output_dir elsewhere.") from error
+        cause = error.errno if isinstance(error, OSError) else None
+        # safetensors writes from Rust and raises its own type
+        if cause in (errno.ENOSPC, errno.EDQUOT) or f"os error {errno.ENOSPC}" in str(error):
+            raise RunDirError(f"no space left to write {file}. Make room, or use an --{option} elsewhere.") from error
+        if isinstance(error, OSError) and (any_cause or cause in forbidden):
+            raise RunDirError(
+                f"cannot write {file} ({error.strerror}). Use an --{option} that you may write."
+            ) from error
         raise
 
 

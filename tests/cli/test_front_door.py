@@ -103,7 +103,7 @@ def test_env_tells_what_a_bug_report_needs_and_nothing_private(run: Any) -> None
     facts = dict(line.split(": ", 1) for line in result.stdout.splitlines())
     assert facts["python"] == sys.version.split()[0]
     assert {"clearppo", "torch", "transformers", "peft", "CPU capability", "CPU bf16 instructions"} <= set(facts)
-    assert {"torch threads", "OMP_NUM_THREADS", "CUDA", "MPS", "platform"} <= set(facts)
+    assert {"torch threads", "OMP_NUM_THREADS", "CLEARPPO_ALLOCATOR", "CUDA", "MPS", "platform"} <= set(facts)
     assert str(Path.home()) not in result.stdout
     assert os.uname().nodename not in result.stdout or len(os.uname().nodename) < 4
 

@@ -19,6 +19,7 @@ LEAST: dict[str, Any] = {
 OTHER_VALUES: dict[str, tuple[str, Any, dict[str, Any]]] = {
     "model_name_or_path": ("other/model", "other/model", {}),
     "critic": ("separate", "separate", {}),
+    "freeze_layers": ("20", 20, {}),
     "value_model_path": ("rm", "rm", {"critic": "separate"}),
     "use_peft": ("true", True, {}),
     "lora_r": ("8", 8, {"use_peft": True}),
@@ -41,12 +42,14 @@ OTHER_VALUES: dict[str, tuple[str, Any, dict[str, Any]]] = {
     "stop_token_ids": ("13, 50256", [13, 50256], {}),
     "stop_strings": ('["\\n", "a,b", "none", " User:"]', ["\n", "a,b", "none", " User:"], {}),
     "generation_batch_size": ("8", 8, {}),
+    "old_log_probs": ("learner", "learner", {}),
     "num_generations": ("4", 4, {}),
     "fixed_length": ("true", True, {}),
     "truncate_token": (".", ".", {"fixed_length": True}),
     "truncate_after": ("16", 16, {"fixed_length": True, "truncate_token": "."}),
     "reward_funcs": ("a.py:f,pkg.mod:g", ["a.py:f", "pkg.mod:g"], {}),
     "reward_model_path": ("rm", "rm", {}),
+    "share_trunk": ("true", True, {"reward_model_path": "rm", "use_peft": True}),
     "reward_weights": ("0.5", [0.5], {}),
     "missing_eos_penalty": ("1", 1.0, {}),
     "missing_eos_score": ("-1", -1.0, {}),
@@ -69,6 +72,7 @@ OTHER_VALUES: dict[str, tuple[str, Any, dict[str, Any]]] = {
     "cliprange": ("none", None, {}),
     "cliprange_high": ("0.28", 0.28, {}),
     "dual_clip": ("3", 3.0, {}),
+    "importance_cap": ("2", 2.0, {}),
     "cliprange_value": ("off", None, {}),
     "vf_coef": ("0.5", 0.5, {}),
     "critic_warmup_steps": ("10", 10, {}),
@@ -100,10 +104,12 @@ OTHER_VALUES: dict[str, tuple[str, Any, dict[str, Any]]] = {
     "total_episodes": ("1e6", 1_000_000, {}),
     "batch_size": ("128", 128, {}),
     "micro_batch_size": ("1", 1, {}),
+    "max_tokens_per_microbatch": ("4e3", 4000, {}),
     "seed": ("0", 0, {}),
     "sample_steps": ("0", 0, {}),
     "logging_steps": ("5", 5, {}),
     "ema_decay": ("0.992", 0.992, {}),
+    "profile": ("2,3", [2, 3], {}),
 }
 
 Load = Callable[..., PPOConfig]

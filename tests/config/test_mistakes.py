@@ -102,6 +102,12 @@ def test_a_reward_is_needed(load: Any) -> None:
         ("output_dir", 3, "text that is not empty"),
         ("attn_implementation", 3, "text that is not empty, or none"),
         ("stop_token_ids", "a,b", "a list of whole numbers"),
+        ("profile", "first", "a list of whole numbers of at least 1, or none"),
+        ("profile", [], "a list of whole numbers of at least 1, or none"),
+        ("max_tokens_per_microbatch", 0, "a whole number of at least 1, or auto, or none"),
+        ("max_tokens_per_microbatch", "much", "a whole number of at least 1, or auto, or none"),
+        ("importance_cap", 0.5, "a number of at least 1 and at most 1000000, or none"),
+        ("old_log_probs", "mine", "one of auto, learner, sampler"),
         ("stop_token_ids", [True], "a list of whole numbers"),
         ("stop_strings", [3], "a list of text"),
         ("reward_weights", "much", "a list of numbers, or none"),
@@ -155,7 +161,15 @@ INERT = [
     ({"cliprange_value": 0.2, "vf_coef": 0}, "vf_coef = 0", "--vf_coef 0.1"),
     ({"critic_learning_rate": 1e-5, "vf_coef": 0}, "vf_coef = 0", "--vf_coef 0.1"),
     ({"early_stop_kl": 0.1, "num_ppo_epochs": 1}, "num_ppo_epochs = 1", "--num_ppo_epochs 4"),
+    ({"importance_cap": 2, "old_log_probs": "sampler"}, "old_log_probs = sampler", "--old_log_probs learner"),
 ]
+
+
+@pytest.mark.parametrize("iteration", [0, 158, -1])
+def test_iterations_that_a_run_has_not_cannot_be_traced(iteration: int, load: Any) -> None:
+    message = sentence(lambda: load(profile=[1, iteration]))
+    assert f"there is no iteration {iteration} to trace, this run has 157, counted from 1" in message
+    assert load(profile="1,157").run.profile == [1, 157]
 
 
 @pytest.mark.parametrize(("flags", "because", "mend"), INERT, ids=lambda value: next(iter(value), "") if value else "")
@@ -186,6 +200,7 @@ def test_a_flag_can_make_a_files_option_idle(load: Any, yaml_file: YamlFile) -> 
         {"vf_coef": 0, "cliprange_value": None, "critic_learning_rate": None},
         {"dtype": "bfloat16", "bf16": False},
         {"early_stop_kl": "off", "num_ppo_epochs": 1},
+        {"importance_cap": "none", "old_log_probs": "sampler", "profile": "off"},
         {"kl_coef": 0, "kl_controller": "fixed"},
         {"early_stop_kl": 0.1, "num_ppo_epochs": 1, "num_mini_batches": 2},
         {"critic_learning_rate": 1e-4},

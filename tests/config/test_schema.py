@@ -22,18 +22,19 @@ from clearppo.errors import ConfigError
 DEFAULTS: dict[str, dict[str, Any]] = {
     "model": {
         "critic": "shared", "value_model_path": None, "use_peft": False, "lora_r": 16, "lora_alpha": 32,
-        "lora_target_modules": "all-linear", "device": "auto", "dtype": "float32", "bf16": "auto",
+        "freeze_layers": 0, "lora_target_modules": "all-linear", "device": "auto", "dtype": "float32", "bf16": "auto",
         "attn_implementation": None, "gradient_checkpointing": False, "trust_remote_code": False,
     },
     "data": {"dataset_config": None, "dataset_train_split": "train", "max_prompt_length": None},
     "sampling": {
         "response_length": 53, "temperature": 0.7, "top_k": 0, "top_p": 1.0, "stop_token_ids": [], "stop_strings": [],
         "generation_batch_size": None, "num_generations": 1, "fixed_length": False, "truncate_token": None,
-        "truncate_after": 0,
+        "truncate_after": 0, "old_log_probs": "auto",
     },
     "reward": {
         "reward_funcs": [], "reward_model_path": None, "reward_weights": None, "missing_eos_penalty": None,
         "missing_eos_score": None, "score_scaling": None, "score_clip": None, "whiten_rewards": False,
+        "share_trunk": "auto",
     },
     "kl": {
         "kl_coef": 0.05, "kl_estimator": "k1", "kl_controller": "fixed", "kl_target": 6.0, "kl_horizon": 10000.0,
@@ -43,7 +44,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "num_ppo_epochs": 4, "num_mini_batches": 1, "gamma": 1.0, "lam": 0.95, "cliprange": 0.2, "cliprange_high": None,
         "dual_clip": None, "cliprange_value": 0.2, "vf_coef": 0.1, "entropy_coef": 0.0, "whiten_advantages": True,
         "early_stop_kl": None, "advantage_estimator": "gae", "critic_lam": None, "critic_warmup_steps": 0,
-        "unbiased_whitening": False,
+        "unbiased_whitening": False, "importance_cap": None,
     },
     "ptx": {
         "ptx_coef": 0.0, "ptx_dataset_name": None, "ptx_batch_ratio": 1.0, "ptx_max_length": 512,
@@ -57,7 +58,8 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     },
     "run": {
         "overwrite_output_dir": False, "total_episodes": 10000, "batch_size": 64, "micro_batch_size": 16, "seed": 42,
-        "sample_steps": 10, "logging_steps": 1, "ema_decay": None,
+        "sample_steps": 10, "logging_steps": 1, "ema_decay": None, "max_tokens_per_microbatch": "auto",
+        "profile": None,
     },
 }  # fmt: skip
 REQUIRED = {"model_name_or_path", "dataset_name", "output_dir"}

@@ -1,14 +1,24 @@
 """What every Engine must do, on one process."""
 
 import math
+import sys
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
 from clearppo.engines.base import Engine
-from clearppo.engines.local import LocalEngine, has_fast_bf16, keep_freed_memory, select_device
-from clearppo.errors import DeviceError
+from clearppo.engines.local import (
+    ALLOCATOR,
+    LocalEngine,
+    _left_in_container,
+    free_memory,
+    has_fast_bf16,
+    keep_freed_memory,
+    select_device,
+)
+from clearppo.errors import ConfigError, DeviceError
 
 
 def keeps_the_contract(engine: Engine) -> None:
@@ -48,3 +58,42 @@ def test_devices() -> None:
     assert select_device("auto").type in ("cpu", "cuda", "mps")
     assert isinstance(has_fast_bf16(torch.device("cpu")), bool)
     assert isinstance(keep_freed_memory(), bool)
+
+
+@pytest.mark.parametrize("max_norm", [None, 1e-3, 4.999, 4.9999995, 5.0, 5.0000005, 1e3])
+def test_gradients_are_clipped_as_torch_clips_them(max_norm: float | None) -> None:
+    def stepped(step) -> torch.Tensor:
+        parameter = nn.Parameter(torch.zeros(2))
+        without = nn.Parameter(torch.zeros(3))  # that has no gradient
+        parameter.grad = torch.tensor([3.0, 4.0])
+        step(torch.optim.SGD([parameter, without], lr=1.0), [parameter, without])
+        return parameter.detach()
+
+    def plain(optimiser, parameters) -> None:
+        if max_norm is not None:
+            nn.utils.clip_grad_norm_(parameters, max_norm)
+        optimiser.step()
+
+    engine = LocalEngine(torch.device("cpu"))
+    assert torch.equal(stepped(lambda o, p: engine.step(o, p, max_norm)), stepped(plain))
+
+
+def test_the_allocator_can_be_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(ALLOCATOR, "default")
+    assert not keep_freed_memory()
+    monkeypatch.setenv(ALLOCATOR, "jemalloc")
+    with pytest.raises(ConfigError, match=r"CLEARPPO_ALLOCATOR = jemalloc is not known\. Write .*=default"):
+        keep_freed_memory()
+
+
+def test_free_memory_is_no_more_than_a_container_leaves(tmp_path: Path) -> None:
+    assert _left_in_container(tmp_path) is None
+    for name, text in (("memory.max", "1000"), ("memory.current", "700"), ("memory.stat", "anon 600\nfile 90\n")):
+        (tmp_path / name).write_text(text)
+    assert _left_in_container(tmp_path) == 390
+    (tmp_path / "memory.max").write_text("max")
+    assert _left_in_container(tmp_path) is None
+    if sys.platform == "linux":
+        free = free_memory(torch.device("cpu"))
+        assert free is not None
+        assert 2**20 < free < 2**50

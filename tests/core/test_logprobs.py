@@ -4,7 +4,6 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch.nn.functional import linear
 
 from clearppo.core import logprobs as core
 from tests.core.cases import close, normals, quick, same_bits, seeds, with_grad
@@ -105,80 +104,6 @@ def test_tokens_of_any_integer_type(itype):
     assert core.log_probs(torch.zeros(1, 2, 4), torch.ones(1, 2, dtype=itype)).shape == (1, 2)
 
 
-@quick
-@given(st.integers(1, 20), st.booleans(), temperatures, seeds)
-def test_chunked_equals_whole(chunk_size, has_bias, temperature, seed):
-    shapes = [(2, 7, 4), (5, 4), (5,), (2, 7)]
-    hidden, weight, bias, upstream = normals(seed, *shapes)
-    tokens = random_tokens(seed, 2, 7, 5)
-    results = []
-    for chunked in (False, True):
-        h, w, b = with_grad(hidden, weight, bias)
-        if chunked:
-            out = core.log_probs_from_hidden(h, w, tokens, temperature, chunk_size, bias=b if has_bias else None)
-        else:
-            out = core.log_probs(linear(h, w, b if has_bias else None), tokens, temperature)
-        (out * upstream).sum().backward()
-        results.append((out.detach(), h.grad, w.grad, b.grad if has_bias else torch.zeros(1)))
-    for whole, chunked in zip(*results, strict=True):
-        close(chunked, whole)
-
-
-def test_chunked_without_gradients_and_with_a_frozen_trunk():
-    hidden, weight = normals(3, (2, 5, 4), (6, 4))
-    tokens = random_tokens(3, 2, 5, 6)
-    whole = core.log_probs(linear(hidden, weight), tokens)
-    with torch.no_grad():
-        result = core.log_probs_from_hidden(hidden, weight, tokens, chunk_size=3)
-    close(result, whole)
-    assert not result.requires_grad
-    (head,) = with_grad(weight)
-    core.log_probs_from_hidden(hidden, head, tokens, chunk_size=3).sum().backward()
-    assert head.grad.abs().sum() > 0
-
-
-@pytest.mark.parametrize("chunk_size", [3, 1000])
-def test_chunked_under_autocast_takes_the_softmax_in_float32(chunk_size):
-    hidden, weight = (x.float() for x in normals(4, (2, 5, 16), (50, 16)))
-    tokens = random_tokens(4, 2, 5, 50)
-    # The product is all that autocast may take to bfloat16.
-    logits = linear(hidden.bfloat16(), weight.bfloat16()).float()
-    h, w = with_grad(hidden, weight)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        result = core.log_probs_from_hidden(h, w, tokens, 0.7, chunk_size)
-        whole = core.log_probs(linear(h, w), tokens, 0.7)
-    assert result.dtype == whole.dtype == torch.float32
-    close(result, core.log_probs(logits, tokens, 0.7), rtol=0, atol=0)
-    close(whole, core.log_probs(logits, tokens, 0.7), rtol=0, atol=0)
-    result.sum().backward()
-    assert h.grad.dtype == torch.float32
-    assert h.grad.isfinite().all()
-
-
-def peak_bytes(run):
-    """The most bytes that `run` held above what was held before it."""
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
-        run()
-    changes = [e.nbytes() for e in profile.profiler.kineto_results.events() if e.name() == "[memory]"]
-    held = peak = 0
-    for change in changes:
-        held += change
-        peak = max(peak, held)
-    return peak
-
-
-def test_chunked_never_holds_the_logits():
-    B, T, V, H = 4, 64, 2000, 8
-    hidden, weight = with_grad(*(x.float() for x in normals(5, (B, T, H), (V, H))))
-    tokens = random_tokens(5, B, T, V)
-    all_logits = B * T * V * 4  # bytes
-
-    whole = peak_bytes(lambda: core.log_probs(linear(hidden, weight), tokens).sum().backward())
-    chunked = peak_bytes(lambda: core.log_probs_from_hidden(hidden, weight, tokens, chunk_size=8).sum().backward())
-    assert whole > 2 * all_logits  # the measure sees what it should
-    assert chunked < all_logits / 4
-
-
 @pytest.mark.parametrize("temperature", [0, -1.0, math.nan])
 def test_temperatures_must_be_positive(temperature):
     logits, tokens = torch.zeros(1, 2, 3), torch.zeros(1, 2, dtype=torch.long)
@@ -186,12 +111,6 @@ def test_temperatures_must_be_positive(temperature):
         lambda: core.log_probs(logits, tokens, temperature),
         lambda: core.entropy(logits, temperature),
         lambda: core.log_probs_and_entropy(logits, tokens, temperature),
-        lambda: core.log_probs_from_hidden(logits, torch.zeros(5, 3), tokens, temperature),
     ):
         with pytest.raises(ValueError, match=r"temperature = .*above 0"):
             call()
-
-
-def test_chunks_must_hold_something():
-    with pytest.raises(ValueError, match="chunk_size = 0"):
-        core.log_probs_from_hidden(torch.zeros(1, 2, 3), torch.zeros(5, 3), torch.zeros(1, 2).long(), chunk_size=0)

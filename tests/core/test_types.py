@@ -11,7 +11,7 @@ SCRIPT = """
 import jaxtyping
 hook = jaxtyping.install_import_hook("clearppo.core", "beartype.beartype")
 import torch
-from clearppo.core import advantages, kl, logprobs, losses, masks, normalise, rewards
+from clearppo.core import advantages, head, kl, logprobs, losses, masks, normalise, rewards
 
 B, T, V, H = 2, 3, 5, 4
 x, s = torch.zeros(B, T), torch.zeros(B)
@@ -26,7 +26,9 @@ calls = [
     (masks.cells, [mask]),
     (logprobs.log_probs, [logits, tokens, 1]), (logprobs.entropy, [logits, 1]), (logprobs.log_softmax, [logits, 1]),
     (logprobs.log_probs_and_entropy, [logits, tokens, 1]),
-    (logprobs.log_probs_from_hidden, [hidden, weight, tokens, 1, 2, torch.zeros(V)]),
+    (logprobs.require_positive, [1]), (head.rows_at_once, [V, torch.device("cpu")]),
+    (head.log_probs_from_hidden, [hidden[0], weight, tokens[0], 1, torch.zeros(V), 2]),
+    (head.log_probs_and_entropy_from_hidden, [hidden[0], weight, tokens[0], 1, torch.zeros(V), 2]),
     (kl.kl, [x, x, "k3"]), (kl.full_kl, [logits, logits]), (kl.FixedKL, [1]), (kl.AdaptiveKL, [1, 6, 10000]),
     (rewards.rewards, [s, x, x, mask, 1, "k2"]), (rewards.rewards_from_kl, [s, x, mask, 1]),
     (advantages.returns, [x, mask, 1]), (advantages.gae, [x, x, mask, 1, 1, 1]),
@@ -34,7 +36,8 @@ calls = [
     (normalise.RunningMoments, [1, 0, 1]), (normalise.RunningMoments().updated, [s]),
     (normalise.RunningScaling, []), (normalise.RunningScaling().updated, [s]), (normalise.RunningScaling().scaled, [s]),
     (normalise.FixedMoments, [0, 1]), (normalise.FixedMoments.of, [s]), (normalise.FixedMoments(0, 1).scaled, [s]),
-    (losses.actor_loss, [x, x, x, mask, 6, 1, 1, 3]), (losses.actor_clipped, [x, x, x, mask, 1, 1]),
+    (losses.actor_loss, [x, x, x, mask, 6, 1, 1, 3, x]), (losses.actor_clipped, [x, x, x, mask, 1, 1]),
+    (losses.importance_weights, [x, x, mask, 2]),
     (losses.probability_loss, [x, x, mask, torch.tensor(6)]), (losses.sft_loss, [x, mask, 6]),
     (losses.critic_loss, [x, x, x, mask, 6, 1]), (losses.critic_clipped, [x, x, x, mask, 1]),
     (losses.preference_loss, [s, s, s, 2]), (losses.best_of_n_loss, [x, tokens[:, 0], 2]),
@@ -58,11 +61,11 @@ for function, arguments in calls:
             raise SystemExit(f"{function.__name__} took {bad.dtype} {tuple(bad.shape)} as argument {i}")
 
 public = {
-    f for module in (advantages, kl, logprobs, losses, masks, normalise, rewards)
+    f for module in (advantages, head, kl, logprobs, losses, masks, normalise, rewards)
     for name, f in vars(module).items()
     if callable(f) and getattr(f, "__module__", "") == module.__name__ and not name.startswith("_")
 }
-forgotten = public - {function for function, _ in calls}
+forgotten = public - {function for function, _ in calls} - {head.by_rows}  # takes any tensors
 if forgotten:
     raise SystemExit(f"not called: {forgotten}")
 """

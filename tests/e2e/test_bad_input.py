@@ -126,7 +126,7 @@ def test_a_full_disk_is_said_before_the_work(files, clearppo, monkeypatch: pytes
 def test_what_nobody_foresaw_keeps_its_traceback(files, monkeypatch: pytest.MonkeyPatch) -> None:
     from clearppo.cli import main
 
-    monkeypatch.setattr("clearppo.build.build_ppo", lambda *a, **k: 1 / 0)
+    monkeypatch.setattr("clearppo.build.ppo.build_ppo", lambda *a, **k: 1 / 0)
     words = [word for name, value in files.items() for word in (f"--{name}", str(value))]
     with pytest.raises(ZeroDivisionError):
         main(["ppo", *words])

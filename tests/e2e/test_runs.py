@@ -24,6 +24,8 @@ LAYOUTS = [
     {"kl_controller": "adaptive", "kl_target": "1", "missing_eos_penalty": "1", "whiten_rewards": "true"},
     {"num_mini_batches": "2", "early_stop_kl": "0.05", "entropy_coef": "0.01", "cliprange_high": "0.3",
      "dual_clip": "3"},
+    {"freeze_layers": "1"},
+    {"freeze_layers": "1", "critic": "separate", "use_peft": "true", "gradient_checkpointing": "true"},
 ]  # fmt: skip
 
 

@@ -10,7 +10,7 @@ import torch
 import yaml
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
-from clearppo.build_steps import build_reward, build_sft
+from clearppo.build.steps import build_reward, build_sft
 from clearppo.config import RewardModelConfig, SFTConfig, load_config
 from clearppo.data.judgement import JudgementTemplate
 from clearppo.errors import TrainingError

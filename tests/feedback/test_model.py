@@ -14,7 +14,7 @@ from clearppo.data.judgement import JudgementTemplate
 from clearppo.errors import ModelError, RewardError
 from clearppo.feedback.model import RewardModelScorer
 from clearppo.learning.reward import score_texts
-from clearppo.models.reward_model import load_classifier, make_reward_model
+from clearppo.models.reward_model import RewardModel, load_classifier, make_reward_model
 from tests.tiny import FAMILIES, tiny_causal_lm, tiny_reward_model, tiny_rollout, tiny_tokenizer
 
 CPU = torch.device("cpu")
@@ -136,6 +136,37 @@ def test_neither_batch_size_nor_order_changes_a_score(tmp_path: Path, family: st
         scorer = load(path, batch_size=batch_size)
         assert torch.allclose(scorer(rollout()).total, reference, atol=1e-4)
         assert torch.allclose(scorer(backwards).total.flip(0), reference, atol=1e-4)
+
+
+def test_neither_does_a_token_budget(tmp_path: Path) -> None:
+    path = tiny_reward_model(tmp_path)
+    reference = load(path)(rollout()).total
+    for tokens in (1, 20, 10**6):
+        scorer = load(path, batch_size=64, batch_tokens=tokens)
+        assert torch.allclose(scorer(rollout()).total, reference, atol=1e-4)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_in_autocast_scores_are_those_of_the_exact_weights_in_autocast(tmp_path: Path, family: str) -> None:
+    """To the bit, though the linear layers are bfloat16 beforehand; and near those in float32."""
+    path = tiny_reward_model(tmp_path, family=family)
+    scorer, plain = load(path, autocast=True, batch_size=64), load(path, batch_size=64)
+    scores = scorer(rollout()).total
+    kinds = {parameter.dtype for parameter in scorer.model.parameters()}
+    assert kinds == {torch.float32, torch.bfloat16}
+    ids = [plain._encode(rollout(), row) for row in range(len(TEXTS))]
+    exact = RewardModel(load_classifier(path), autocast=True)
+    assert torch.equal(scores, score_texts(exact, ids, micro_batch_size=64))
+    assert scores.dtype == torch.float32
+    assert not torch.equal(scores, scores.bfloat16().float())  # the head computed in float32
+    difference = (scores - plain(rollout()).total).abs()
+    assert 0 < float(difference.max()) < 0.5
+
+
+def test_an_encoder_stays_in_its_own_precision(tmp_path: Path) -> None:
+    path = bert(tmp_path)
+    scores = load(path, autocast=True, batch_size=64)(rollout()).total
+    assert torch.equal(scores, load(path, batch_size=64)(rollout()).total)
 
 
 def bert(path: Path) -> str:

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from clearppo.core import advantages, kl, logprobs, losses, masks, normalise, rewards
+from clearppo.core.head import log_probs_from_hidden
 
 CASES = {case["id"]: case for case in json.loads(Path(__file__).with_name("golden.json").read_text())["cases"]}
 USED = "G01 G02 G03 G04 G05 G07 G08 G09 G10 G15 G21 G24 G25 G26 G27 G29 G30 G33 G34 G35 G41 G42 G47 G50".split()  # noqa: SIM905
@@ -72,7 +73,8 @@ def test_G03_the_response_slice(dtype):
     check(logprobs.log_probs(logits[:, C - 1 : -1], tokens[:, C:], i["temperature"]), e["logprobs"])
     head = torch.eye(4, dtype=dtype)  # logits that are hidden states
     hidden = logits[:, C - 1 : -1]
-    check(logprobs.log_probs_from_hidden(hidden, head, tokens[:, C:], chunk_size=1), e["logprobs"])
+    for row, labels, expected in zip(hidden, tokens[:, C:], e["logprobs"], strict=True):
+        check(log_probs_from_hidden(row, head, labels, tile=1), expected)
 
 
 def test_G04_exact_entropy(dtype):

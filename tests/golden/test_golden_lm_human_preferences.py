@@ -9,7 +9,7 @@ from clearppo.batch import Prompts, Stats
 from clearppo.core import masks
 from clearppo.core.normalise import FixedMoments
 from clearppo.learning.optimiser import adamw, rate_scale
-from clearppo.models.actor import response_states
+from clearppo.models.layout import lay_out
 from clearppo.models.normalise import gain_and_bias
 from clearppo.rollout.truncate import Truncation
 from tests.golden.told import (
@@ -102,17 +102,17 @@ def test_G17_positions_count_real_tokens():
     i, e = case("G17")
     tokens = torch.tensor(i["tokens"])
     real = tokens != i["padding_token"]  # the original's own rule, for making its case
-    seen = {}
-
-    def backbone(input_ids, attention_mask, position_ids, use_cache):
-        seen["positions"] = position_ids
-        return type("Output", (), {"last_hidden_state": torch.zeros(*input_ids.shape, 1)})
-
-    ahead = torch.zeros((len(tokens), 1))  # the last response token is a condition for none: append one
-    prompts = Prompts(ids=tokens[:, :3], mask=real[:, :3], texts=("",) * len(tokens), columns={})
+    ahead = torch.ones((len(tokens), 1))  # the last response token is a condition for none: append one
+    before = real[:, :3].sort(dim=1, stable=True)  # here prompts stand at the right end of their columns
+    ids = tokens[:, :3].gather(1, before.indices)
+    prompts = Prompts(ids=ids, mask=before.values, texts=("",) * len(tokens), columns={})
     responses, mask = torch.cat([tokens[:, 3:], ahead.long()], dim=1), torch.cat([real[:, 3:], ahead.bool()], dim=1)
-    response_states(backbone, prompts, responses, mask, True)
-    assert seen["positions"][real].tolist() == torch.tensor(e["position_ids"])[real].tolist()
+    texts = lay_out(prompts, responses, mask.sort(dim=1, descending=True, stable=True).values)
+    # Without gaps the positions are the columns, which is what models count by themselves.
+    for row, positions in enumerate(torch.tensor(e["position_ids"])):
+        columns = torch.arange(int(real[row].sum()))
+        assert positions[real[row]].tolist() == columns.tolist()
+        assert texts.ids[row, columns].tolist() == tokens[row][real[row]].tolist()
     assert masks.last_index(real).tolist() == e["rm_scored_index"]
 
 

@@ -24,16 +24,16 @@ def case(number: str) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 class Backbone(torch.nn.Module):
-    """Hidden states that are the case's own numbers: column t of row i is values[i][t]. Keeps the positions it got."""
+    """Hidden states that are the case's own numbers: column t of row i is values[i][t], whatever is read."""
 
     def __init__(self, values: list[list[float]]) -> None:
         super().__init__()
         self.values = torch.tensor(values, dtype=torch.float64)
-        self.positions = torch.zeros(0)
 
-    def forward(self, input_ids: Any, attention_mask: Any, position_ids: Any, use_cache: bool) -> Any:
-        self.positions = position_ids
-        return SimpleNamespace(last_hidden_state=self.values.unsqueeze(-1)[: len(input_ids)])
+    def forward(self, input_ids: Any, use_cache: bool) -> Any:
+        n, length = input_ids.shape
+        values = self.values.expand(max(n, len(self.values)), -1) if len(self.values) == 1 else self.values
+        return SimpleNamespace(last_hidden_state=values[:n, :length].unsqueeze(-1))
 
 
 class Classifier(torch.nn.Module):
@@ -61,16 +61,10 @@ def test_G16_correlation_of_labels_and_predictions() -> None:
     assert pearson(i["rating_labels"], i["rating_pred"]) == pytest.approx(e["corr"], rel=1e-9)
 
 
-def test_G17_positions_and_the_last_token() -> None:
-    """Real tokens have the original's positions, and the scored one is the same. (Padding's positions are not read.)"""
+def test_G17_the_last_token() -> None:
+    """(Its positions are bound in test_golden_lm_human_preferences.py: those of a text without a gap.)"""
     i, e = case("G17")
-    tokens = torch.tensor(i["tokens"])
-    real = tokens != i["padding_token"]
-    model = RewardModel(Classifier([[0.0] * 6] * 3))
-    from clearppo.models.actor import hidden_states
-
-    hidden_states(model.backbone, tokens, real, takes_position_ids=True)
-    assert model.backbone.positions[real].tolist() == torch.tensor(e["position_ids"])[real].tolist()
+    real = torch.tensor(i["tokens"]) != i["padding_token"]
     assert last_index(real).tolist() == e["rm_scored_index"]
 
 

@@ -81,10 +81,13 @@ class Recorder(LocalEngine):
         return 1.0
 
 
-def gradients(model: RewardModel, data: ComparisonBatch, objective: RewardObjective, micro: int = 100):
+def gradients(
+    model: RewardModel, data: ComparisonBatch, objective: RewardObjective, micro: int = 100, tokens: int | None = None
+):
     engine = Recorder()
     optimiser = torch.optim.SGD(model.parameters(), lr=0.0)
-    stats = learn_comparisons(model, data, engine, optimiser, objective=objective, micro_batch_size=micro)
+    bounds = {"micro_batch_size": micro, "micro_batch_tokens": tokens}
+    stats = learn_comparisons(model, data, engine, optimiser, objective=objective, **bounds)
     return engine.gradients[0], stats
 
 

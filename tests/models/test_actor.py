@@ -6,12 +6,12 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, Gemma2Config, Gemma2ForCausalLM
 
-from clearppo.batch import Prompts
+from clearppo.batch import Prompts, Rollout
 from clearppo.errors import ModelError
 from clearppo.models.actor import Actor, SeparateCritic, SharedCritic, plain_weights
 from clearppo.models.build import Lora, load_critic, make_policy, make_reference
 from clearppo.models.loading import load_causal_lm, load_tokenizer
-from clearppo.models.policy import analyze_in_micro_batches
+from clearppo.models.policy import analyze_in_micro_batches, micro_batches
 from clearppo.models.saving import save_actor, save_adapter, save_critic
 from tests.tiny import FAMILIES, tiny_causal_lm, tiny_reward_model, tiny_tokenizer
 
@@ -89,6 +89,48 @@ def test_micro_batches_of_any_size_give_the_same(tmp_path: Path, size: int) -> N
     torch.testing.assert_close(parts.values, whole.values, atol=1e-12, rtol=1e-10)
 
 
+@pytest.mark.parametrize("tokens", [1, 11, 16, 24, None])
+def test_a_token_budget_changes_nothing_and_is_kept(tmp_path: Path, tokens: int | None) -> None:
+    policy = make_policy(load_causal_lm(tiny_causal_lm(tmp_path), dtype=torch.float64))
+    batch = ragged(*LENGTHS, extra_left=2)  # rows of 7, 9 and 11 tokens
+    with torch.no_grad():
+        whole = policy.analyze(*batch, temperature=0.9)
+    sizes = {"micro_batch_size": 2, "micro_batch_tokens": tokens}
+    parts = analyze_in_micro_batches(policy, *batch, temperature=0.9, **sizes)
+    torch.testing.assert_close(parts.log_probs, whole.log_probs, atol=1e-12, rtol=1e-10)
+    torch.testing.assert_close(parts.entropy, whole.entropy, atol=1e-12, rtol=1e-10)
+    groups = [rows for rows, *_ in micro_batches(*batch, 2, tokens)]
+    assert groups == ([[2], [1], [0]] if tokens in (1, 11, 16) else [[2, 1], [0]])
+    zeros = torch.zeros(batch[2].shape, dtype=torch.float64)
+    rollout = Rollout(
+        prompts=batch[0], responses=batch[1], mask=batch[2], old_log_probs=zeros, old_values=zeros,
+        sampler_log_probs=zeros, finish_reasons=("stop",) * 3, completions=("",) * 3, temperature=0.9, policy_version=0,
+    )  # fmt: skip
+    reference = make_reference(policy, **sizes)
+    torch.testing.assert_close(reference.log_probs(rollout), whole.log_probs, atol=1e-12, rtol=1e-10)
+    torch.testing.assert_close(reference.full_kl(rollout), zeros, atol=1e-12, rtol=0)
+
+
+def test_under_autocast_the_log_probs_are_near_and_the_critics_heads_compute_in_float32(tmp_path: Path) -> None:
+    """The backbone and the head round to bfloat16's 8 bits; a value does not."""
+    path, batch = tiny_causal_lm(tmp_path), ragged(*LENGTHS)
+    for separate in (False, True):
+        analyses = []
+        for autocast in (False, True):
+            critic = load_critic(path, load_tokenizer(path), dtype=torch.float32) if separate else None
+            policy = make_policy(load_causal_lm(path), separate_critic=critic, autocast=autocast)
+            torch.manual_seed(1)
+            torch.nn.init.normal_((policy.critic.classifier if critic is not None else policy.critic).score.weight)
+            with torch.no_grad():
+                analyses.append(policy.analyze(*batch, temperature=1.0))
+        exact, mixed = analyses
+        assert mixed.values.dtype == mixed.log_probs.dtype == mixed.entropy.dtype == torch.float32
+        assert not torch.equal(mixed.values, mixed.values.bfloat16().float())
+        for name in ("log_probs", "entropy", "values"):
+            difference = (getattr(mixed, name) - getattr(exact, name)).abs()
+            assert 0 < float(difference.mean()) < 0.1
+
+
 def test_a_model_that_caps_its_logits_is_read_with_its_cap() -> None:
     torch.manual_seed(0)
     config = Gemma2Config(
@@ -158,8 +200,6 @@ def test_lora_trains_adapters_only_and_its_reference_is_the_start(tmp_path: Path
     with torch.no_grad():
         live = policy.analyze(prompts, responses, mask, temperature=1.0).log_probs
         expected = one_by_one(plain, prompts, responses, mask, 1.0)
-    from clearppo.batch import Rollout
-
     rollout = Rollout(
         prompts=prompts, responses=responses, mask=mask, old_log_probs=live, old_values=live, sampler_log_probs=live,
         finish_reasons=("stop",) * 3, completions=("",) * 3, temperature=1.0, policy_version=0,

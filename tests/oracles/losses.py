@@ -35,6 +35,13 @@ def actor(advantages, old_log_probs, log_probs, mask, count=None, clip=None, cli
     return _over_tokens(token, mask, count, advantages, old_log_probs, log_probs)
 
 
+def importance_weights(old_log_probs, sampler_log_probs, mask, cap):
+    return [
+        [min(math.exp(old - drawn), cap) if keep else 0.0 for old, drawn, keep in zip(*row, strict=True)]
+        for row in zip(old_log_probs, sampler_log_probs, mask, strict=True)
+    ]
+
+
 def actor_clipped(advantages, old_log_probs, log_probs, mask, clip, clip_high=None):
     high = clip if clip_high is None else clip_high
     result = []

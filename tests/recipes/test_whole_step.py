@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from clearppo.batch import Experience, Feedback, Rollout, Sequences, Stats
-from clearppo.build import build_ppo
+from clearppo.build.ppo import build_ppo
 from clearppo.config import list_recipes, load_config
 from clearppo.feedback import Scores
 from clearppo.learning.ptx import TextStream
@@ -238,6 +238,7 @@ def built(case: Case, models: tuple[str, str], directory: Path) -> PPORun:
     with torch.no_grad():
         for weight in run.policy.actor.parameters():
             weight += 0.05 * torch.randn(weight.shape, generator=generator, dtype=torch.float64)
+    run.sampler.load(run.policy, version=0)
     return replace(run, scorer=Told(), track=Recorder(run))
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from clearppo.errors import TrainingError
-from clearppo.rollout.draw import draw
+from clearppo.rollout.draw import PREFILTER, draw, on_host, row_stream
 
 LOGITS = torch.tensor([[2.0, 1.0, 0.0, -1.0, 0.5]], dtype=torch.float64)
 
@@ -64,8 +64,14 @@ def test_a_token_of_probability_zero_never_comes() -> None:
 
 
 def test_a_model_that_has_diverged_is_said() -> None:
-    with pytest.raises(TrainingError, match="have diverged"):
-        draw(LOGITS * math.nan, torch.tensor([0.5]), temperature=1.0)
+    logits = torch.cat([LOGITS, LOGITS * math.nan, LOGITS + math.inf])
+    for temperature in (0, 1.0):
+        tokens, _, _ = draw(logits, torch.full((3,), 0.5), temperature=temperature, top_k=3, top_p=0.9)
+        assert tokens[0] >= 0
+        assert tokens[1:].tolist() == [-1, -1]
+        with pytest.raises(TrainingError, match="have diverged"):
+            on_host(tokens)
+    assert on_host(tokens[:1]) == tokens[:1].tolist()
 
 
 def test_a_flat_distribution_beyond_the_prefilter_is_cut_where_it_should() -> None:
@@ -75,3 +81,101 @@ def test_a_flat_distribution_beyond_the_prefilter_is_cut_where_it_should() -> No
     order = logits[0].softmax(-1).flip(0).cumsum(0)
     smallest = 2000 - 1 - int((order < 0.9).sum())
     assert abs(int(tokens.min()) - smallest) <= 2
+
+
+def plain_draw(logits: list[float], u: float, temperature: float, top_k: int, top_p: float) -> tuple[int, float, float]:
+    """Token and its two log-probs from sorted lists of Python numbers. No ties."""
+    highest = max(logits)
+    weights = {i: math.exp((x - highest) / temperature) for i, x in enumerate(logits)}
+    order = sorted(weights, key=lambda i: -weights[i])
+    if top_k:
+        order = order[:top_k]
+    left, before, kept = sum(weights[i] for i in order), 0.0, []
+    for i in order:
+        if before < top_p * left or not kept:
+            kept.append(i)
+        before += weights[i]
+    total = sum(weights[i] for i in kept)
+    running = 0.0
+    for i in sorted(kept):
+        running += weights[i]
+        if running > u * total:
+            return i, math.log(weights[i] / total), math.log(weights[i] / sum(weights.values()))
+    raise AssertionError("u is not below 1")
+
+
+@pytest.mark.parametrize("V", [7, 128, 600, 1500])
+@pytest.mark.parametrize(
+    ("top_k", "top_p"), [(0, 1.0), (5, 1.0), (0, 0.3), (0, 0.95), (40, 0.8), (550, 0.999)], ids=str
+)
+@pytest.mark.parametrize(("dtype", "atol"), [(torch.float64, 1e-12), (torch.float32, 2e-5)], ids=["f64", "f32"])
+def test_every_row_is_that_of_a_plain_loop(V: int, top_k: int, top_p: float, dtype: torch.dtype, atol: float) -> None:
+    torch.manual_seed(V)
+    # Peaked rows and flat ones in one batch: the prefilter of top_p reaches some of them only.
+    logits = torch.randn(12, V, dtype=dtype) * torch.tensor([8.0, 2.0, 0.1], dtype=dtype).repeat(4)[:, None]
+    uniform = torch.rand(12, dtype=torch.float64)
+    tokens, drawn, own = draw(logits, uniform, temperature=0.8, top_k=top_k, top_p=top_p)
+    assert drawn.dtype == own.dtype == dtype
+    missed = 0
+    for row, token in enumerate(on_host(tokens)):
+        expected, cut, whole = plain_draw(logits[row].tolist(), float(uniform[row]), 0.8, top_k, top_p)
+        if dtype == torch.float32 and token != expected:
+            missed += 1  # a threshold that lies within float32's rounding of a border
+            continue
+        assert token == expected
+        assert float(drawn[row]) == pytest.approx(cut, abs=atol)
+        assert float(own[row]) == pytest.approx(whole, abs=atol)
+    assert missed <= 1
+    alone = [draw(logits[i : i + 1], uniform[i : i + 1], temperature=0.8, top_k=top_k, top_p=top_p) for i in range(12)]
+    assert torch.equal(torch.cat([one[0] for one in alone]), tokens)
+    assert torch.equal(torch.cat([one[1] for one in alone]), drawn)
+
+
+def test_the_prefilter_is_reached_by_some_rows_only() -> None:
+    flat, peaked = torch.zeros(1, 3 * PREFILTER), torch.linspace(0, -200, 3 * PREFILTER)[None]
+    n = 3000
+    grid = (torch.arange(n, dtype=torch.float64) + 0.5) / n
+    for one, most in ((flat, 3 * PREFILTER), (peaked, 18)):  # e^(-200 / 1536 x) falls to a tenth within 18 tokens
+        tokens, _, _ = draw(
+            torch.cat([one.expand(n, -1), flat]), torch.cat([grid, grid[:1]]), temperature=1.0, top_p=0.9
+        )
+        assert len(set(tokens[:-1].tolist())) == most
+
+
+def test_a_number_next_to_one_stays_within_the_vocabulary() -> None:
+    for dtype in (torch.float32, torch.float64):
+        logits = torch.randn(200, 3000, dtype=dtype)
+        logits[:, -500:] = float("-inf")
+        tokens, drawn, _ = draw(logits, torch.full((200,), 1 - 2**-53, dtype=torch.float64), temperature=1.0, top_k=900)
+        assert drawn.isfinite().all()
+        assert int(tokens.max()) < 2500
+
+
+def test_streams_are_even_and_unlike_each_other() -> None:
+    numbers = torch.tensor([row_stream(3, row).random() for row in range(5000)])
+    streams = [row_stream(3, row) for row in range(100)]
+    more = torch.tensor([[stream.random() for _ in range(100)] for stream in streams])
+    for drawn in (numbers, more.flatten()):
+        assert float(drawn.mean()) == pytest.approx(0.5, abs=0.015)
+        counts = torch.histc(drawn, 20, 0, 1)
+        expected = drawn.numel() / 20
+        assert float(((counts - expected) ** 2 / expected).sum()) < 43.8  # chi-squared, 19 degrees of freedom, 0.1 %
+    assert abs(float(torch.corrcoef(torch.stack([more[:-1].flatten(), more[1:].flatten()]))[0, 1])) < 0.03
+    assert row_stream(31, 2).random() != row_stream(3, 12).random()
+    again, shorter = row_stream(3, 2), row_stream(3, 2)
+    assert [again.random() for _ in range(9)][:4] == [shorter.random() for _ in range(4)]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize(("top_k", "top_p"), [(0, 1.0), (40, 1.0), (0, 0.9), (40, 0.9)])
+def test_a_cuda_device_draws_the_same_and_is_not_waited_for(top_k: int, top_p: float) -> None:
+    logits, uniform = torch.randn(64, 50_000, dtype=torch.float64) * 3, torch.rand(64, dtype=torch.float64)
+    expected = draw(logits, uniform, temperature=0.9, top_k=top_k, top_p=top_p)
+    there = logits.cuda(), uniform.cuda()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        found = draw(*there, temperature=0.9, top_k=top_k, top_p=top_p)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert on_host(found[0]) == expected[0].tolist()
+    torch.testing.assert_close(found[1].cpu(), expected[1], atol=1e-9, rtol=1e-9)

@@ -30,12 +30,11 @@ def measured() -> Measured:
         return out
 
     object.__setattr__(rollout, "old_log_probs", cells(-1.0, -2.0, -3.0))
-    object.__setattr__(rollout, "sampler_log_probs", cells(-1.1, -2.0, -2.9))
     object.__setattr__(rollout, "old_values", cells(0.5, 0.0, 1.0))
     names = {
         "loss/policy_avg": 3.0, "loss/value_avg": 6.0, "policy/entropy_avg": 9.0, "policy/approxkl_avg": 0.3,
         "val/ratio": 3.3, "val/ratio_squared": 3.9, "val/error": 1.5, "policy/clipfrac_avg": 1.0,
-        "val/clipfrac_avg": 2.0,
+        "val/clipfrac_avg": 2.0, "sampling/log_prob_difference": 0.2,
     }  # fmt: skip
     stats = Stats(
         sums={**names, "policy/grad_norm": 8.0}, counts={**dict.fromkeys(names, 3.0), "policy/grad_norm": 4.0}

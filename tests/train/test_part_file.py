@@ -81,8 +81,8 @@ def test_a_full_disk_leaves_no_half_line(tmp_path: Path, monkeypatch: pytest.Mon
             def __exit__(self, *_: object) -> None:
                 stream.close()
 
-            def writelines(self, lines: list[str]) -> None:
-                stream.write(lines[0][:4])
+            def write(self, text: str) -> None:
+                stream.write(text[:4])
                 stream.flush()
                 raise OSError(errno.ENOSPC, "No space left on device")
 

@@ -62,12 +62,15 @@ def flat(policy: Policy) -> tuple[torch.Tensor, torch.Tensor]:
     )  # type: ignore[return-value]
 
 
-def run(path: Path, *, critic: str = "shared", scorer: Any = None, n: int = 4, **changed: Any) -> tuple[Keeping, Any]:
+def run(
+    path: Path, *, critic: str = "shared", scorer: Any = None, n: int = 4, dtype: torch.dtype = torch.float32,
+    **changed: Any,
+) -> tuple[Keeping, Any]:  # fmt: skip
     torch.manual_seed(0)
     name = tiny_causal_lm(path)
     tokenizer = load_tokenizer(name)
-    separate = load_critic(name, tokenizer, dtype=torch.float32) if critic == "separate" else None
-    policy = make_policy(load_causal_lm(name), separate_critic=separate)
+    separate = load_critic(name, tokenizer, dtype=dtype) if critic == "separate" else None
+    policy = make_policy(load_causal_lm(name, dtype=dtype), separate_critic=separate)
     ids = torch.randint(5, 100, (BATCH, 4))
     prompts = Prompts(ids=ids, mask=torch.ones_like(ids, dtype=torch.bool), texts=("",) * BATCH, columns={})
     track, ema = Keeping(policy), EMA(policy.actor, changed.pop("decay", None))
@@ -109,6 +112,32 @@ def test_the_policy_waits_while_its_critic_warms_up(tmp_path: Path, critic: str)
     kl = [float(feedback.kl.abs().max()) for feedback, _, _ in track.told]
     assert max(kl[:3]) < 1e-4 < kl[3]
     assert track.told[0][1].mean("val/ratio") == pytest.approx(1.0, abs=1e-5)
+
+
+@pytest.mark.parametrize("critic", ["shared", "separate"])
+def test_whose_the_old_log_probs_are_changes_no_run_of_exact_numbers(tmp_path: Path, critic: str) -> None:
+    """Three iterations of one step: the learner's, the sampler's, and those of the learning pass itself."""
+    objective = Objective(clip=0.2, clip_value=0.2, vf_coef=0.1, importance_cap=2.0)
+    runs = [
+        run(
+            tmp_path, critic=critic, n=3, dtype=torch.float64, objective=objective, recipe={"old_log_probs": source},
+            passes=Passes(epochs=1, micro_batch_size=size, micro_batch_tokens=tokens, first_is_old=live),
+        )[0]
+        for source, live, size, tokens in (
+            ("learner", False, 4, None),
+            ("sampler", False, 8, None),
+            ("sampler", True, 8, 20),
+        )
+    ]  # fmt: skip
+    plain = runs[0]
+    assert not torch.equal(plain.weights[0][0], plain.weights[-1][0])
+    for other in runs[1:]:
+        for (actor, value), (same_actor, same_value) in zip(plain.weights, other.weights, strict=True):
+            torch.testing.assert_close(same_actor, actor, atol=1e-7, rtol=1e-7)
+            torch.testing.assert_close(same_value, value, atol=1e-7, rtol=1e-7)
+        for row, same_row in zip(plain.history, other.history, strict=True):
+            kept = [name for name in row if not name.startswith(("time/", "eps", "tokens_per"))]
+            assert [same_row[name] for name in kept] == pytest.approx([row[name] for name in kept], rel=1e-6, abs=1e-7)
 
 
 def test_a_waiting_policy_does_not_move_an_adaptive_coefficient(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import torch
 from rich.console import Console
 
 from clearppo.batch import Prompts
-from clearppo.build_prefs import build_prefs
+from clearppo.build.prefs import build_prefs
 from clearppo.config import PrefsConfig, load_config
 from clearppo.console import PlainConsole
 from clearppo.data import load_comparisons
@@ -99,6 +99,9 @@ class Scripted:
             responses=torch.full((B, 2), 9),
             mask=torch.ones(B, 2, dtype=torch.bool),
             log_probs=torch.zeros(B, 2),
+            policy_log_probs=torch.zeros(B, 2),
+            values=None,
+            exact=False,
             finish_reasons=("stop",) * B,
             completions=tuple(self.completions[i % len(self.completions)] for i in range(B)),
             temperature=1.0,

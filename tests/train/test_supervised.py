@@ -12,8 +12,9 @@ from clearppo.batch import Stats
 from clearppo.errors import RunDirError, TrainingError
 from clearppo.rundir import RunDir
 from clearppo.train.listener import Silence
+from clearppo.train.rescue import rescued
 from clearppo.train.step_metrics import REWARD, SFT, Step, measure
-from clearppo.train.supervised import Course, StepTrack, by_length, rescued, supervised_loop
+from clearppo.train.supervised import Course, StepTrack, supervised_loop
 
 
 def course(n: int = 10, **more) -> Course:
@@ -128,9 +129,11 @@ def test_quiet_steps_are_still_written(tmp_path: Path) -> None:
 def test_what_was_learned_is_saved_when_a_run_ends_early(tmp_path: Path, error: BaseException) -> None:
     listener, saved = Recording(), []
     run_dir = RunDir.create(tmp_path / "run")
-    track = StepTrack(SFT, run_dir, listener)
-    track.steps = 3
-    with pytest.raises(type(error)), rescued(lambda *what: saved.append(what), course(), track, run_dir):
+    history = [{"loss": 1.0}] * 3
+    with (
+        pytest.raises(type(error)),
+        rescued(lambda *what: saved.append(what), history, 6, round="step", run_dir=run_dir, listener=listener),
+    ):
         raise error
     assert saved == [("interrupted", f"Ended early after 3 of 6 steps: {type(error).__name__}.")]
     assert listener.events == ["saving", f"the model after 3 steps is in {run_dir.path / 'interrupted'}"]
@@ -143,16 +146,13 @@ def test_nothing_is_saved_before_the_first_step_and_a_full_disk_hides_no_error(t
     listener = Recording()
     run_dir = RunDir.create(tmp_path / "run")
     track = StepTrack(SFT, run_dir, listener)
-    with pytest.raises(TrainingError, match="it broke"), rescued(fail, course(), track, run_dir):
+    how = {"round": "step", "run_dir": run_dir, "listener": listener}
+    with pytest.raises(TrainingError, match="it broke"), rescued(fail, track.history, 6, **how):
         run(course(), track, fail_at=1)
     assert [event for event in listener.events if "saved" in event] == []
-    with pytest.raises(TrainingError, match="it broke"), rescued(fail, course(), track, run_dir):
+    with pytest.raises(TrainingError, match="it broke"), rescued(fail, track.history, 6, **how):
         run(course(), track, fail_at=2)
     assert listener.events[-1] == "not saved: no space"
-
-
-def test_portions_for_looking_have_the_longest_first() -> None:
-    assert list(by_length([3, 9, 4, 1], 3)) == [[1, 2, 0], [3]]
 
 
 def test_metrics_by_hand() -> None:

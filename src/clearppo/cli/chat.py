@@ -22,7 +22,7 @@ def chat(model: str, **options: Any) -> None:
 
     A line is a message; an empty line or Ctrl-D ends. /new forgets the conversation. Lines may also be piped in.
     """
-    from clearppo.build import build_chat
+    from clearppo.build.chat import build_chat
 
     talker = build_chat(
         model,

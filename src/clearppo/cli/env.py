@@ -38,6 +38,7 @@ def _hardware() -> list[tuple[str, str]]:
     facts = [
         ("CPU cores", str(os.cpu_count())),
         ("OMP_NUM_THREADS", os.environ.get("OMP_NUM_THREADS", "not set")),
+        ("CLEARPPO_ALLOCATOR", os.environ.get("CLEARPPO_ALLOCATOR", "not set (freed memory is kept, with glibc)")),
     ]
     try:
         import torch

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from clearppo.build_evaluation import Comparison
+    from clearppo.build.evaluation import ModelComparison
     from clearppo.config import Pipeline
 
 MODEL = "smollm2-135m-instruct"
@@ -83,9 +83,9 @@ def free_directory(wanted: Path) -> Path:
     return place
 
 
-def measure(pipeline: "Pipeline") -> "Comparison":
+def measure(pipeline: "Pipeline") -> "ModelComparison":
     """The fine-tuned model and the PPO-trained one on the held-out prompts, by all three measures."""
-    from clearppo.build_evaluation import compare_models
+    from clearppo.build.evaluation import compare_models
     from clearppo.cli.quickstart_tables import LABELLER, N_ANSWERS, REWARD_MODEL, WITNESS
     from clearppo.config import PPOConfig
 

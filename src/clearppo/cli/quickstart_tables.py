@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from clearppo.build_evaluation import Comparison
+from clearppo.build.evaluation import ModelComparison
 from clearppo.console import shortened
 from clearppo.train.evaluation import Evaluation, mean_interval, wins
 from clearppo.train.verdict import Change, by_prompt, change_of, verdict
@@ -19,7 +19,7 @@ N_ANSWERS = 1  # to each held-out prompt
 N_SHOWN = 5
 
 
-def result_of(comparison: Comparison, report: Mapping[str, Any]) -> dict[str, Any]:
+def result_of(comparison: ModelComparison, report: Mapping[str, Any]) -> dict[str, Any]:
     """The numbers of the final table, as they go into evaluation.json."""
     before, after, n = comparison.before, comparison.after, len(comparison.prompts)
     changes = {name: change_of(before.scores[name], after.scores[name], n) for name in ROLES}
@@ -50,7 +50,7 @@ def _mean_length(evaluation: Evaluation) -> float:
     return sum(evaluation.lengths) / len(evaluation.lengths)
 
 
-def _samples(comparison: Comparison) -> list[dict[str, Any]]:
+def _samples(comparison: ModelComparison) -> list[dict[str, Any]]:
     before, after = comparison.before, comparison.after
     return [
         {

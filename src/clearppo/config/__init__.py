@@ -8,7 +8,7 @@ objective(config)    ->  the line that says what PPO really optimises
 from clearppo.config.command import CommandConfig, explicit, inert, sections, values
 from clearppo.config.data_sections import AnswerConfig, DataConfig, RewardConfig, RewardFunction, SamplingConfig
 from clearppo.config.dump import dump_config
-from clearppo.config.learning_sections import KLConfig, OptimConfig, PPOOptimConfig, PPOSection, PtxConfig, RunConfig
+from clearppo.config.learning_sections import KLConfig, OptimConfig, PPOOptimConfig, PPOSection, PtxConfig
 from clearppo.config.leaves import ALIASES, Leaf, canonical, leaves
 from clearppo.config.load import load_config, unknown_option
 from clearppo.config.messages import InertOptionError, OptionError
@@ -16,6 +16,7 @@ from clearppo.config.model_sections import ModelConfig, NetworkConfig, ReadModel
 from clearppo.config.objective import objective
 from clearppo.config.pipeline import Pipeline, load_pipeline
 from clearppo.config.recipes import list_recipes, recipe_summary, recipe_text
+from clearppo.config.run_sections import RunConfig, TrainRunConfig
 from clearppo.config.schema import PPOConfig
 from clearppo.config.section import Section
 from clearppo.config.step_schemas import SCHEMAS, PrefsConfig, RewardModelConfig, RLHFConfig, SFTConfig
@@ -25,7 +26,6 @@ from clearppo.config.step_sections import (
     RewardDataConfig,
     RMConfig,
     SFTDataConfig,
-    TrainRunConfig,
 )
 from clearppo.config.values import list_from_text
 

@@ -119,13 +119,18 @@ class SamplingConfig(AnswerConfig):
         description="Texts that end an answer, besides the end-of-text token. For line ends and commas write YAML: "
         '--stop_strings \'["\\n", "User:"]\'.',
     )
+    old_log_probs: Literal["auto", "learner", "sampler"] = Field(
+        default="auto",
+        description="Whose log-probabilities are the old ones. learner: it reads the answers once more. sampler: those "
+        "from sampling, rounded or not, without that pass. auto: the sampler's where they equal the learner's "
+        "(float32) or the only step of an update sees the old policy anyway, else the learner's.",
+    )
     num_generations: int = Field(
         default=1,
         ge=1,
         le=1_000_000,
         description="Answers to each prompt of a batch, which then holds batch_size / num_generations prompts. RLOO "
-        "and "
-        "GRPO compare the answers to one prompt and need 2 or more. Usual: 1 with a critic, 4 to 16 without.",
+        "and GRPO compare the answers to one prompt and need 2 or more. Usual: 1 with a critic, 4 to 16 without.",
     )
     fixed_length: bool = Field(
         default=False,
@@ -136,16 +141,14 @@ class SamplingConfig(AnswerConfig):
         default=None,
         min_length=1,
         description="What scores an answer sees only its beginning, up to and with the first of this token (a text "
-        "that "
-        "is one token, such as . or a line end). The policy still learns from all tokens.",
+        "that is one token, such as . or a line end). The policy still learns from all tokens.",
     )
     truncate_after: Annotated[int, OnlyIf("truncate_token", "is set", "no answer is cut", "--truncate_token .")] = (
         Field(
             default=0,
             ge=0,
             description="Look for truncate_token from this token of the answer on; an answer without one there did not "
-            "end. "
-            "lm-human-preferences: 16 of 24.",
+            "end. lm-human-preferences: 16 of 24.",
         )
     )
 
@@ -163,6 +166,16 @@ class RewardConfig(Section):
         min_length=1,
         description="A trained reward model: a directory or hub name that AutoModelForSequenceClassification loads "
         "with one label. It reads text with its own tokenizer.",
+    )
+    share_trunk: Annotated[
+        bool | Literal["auto"],
+        OnlyIf("reward_model_path", "is set", "there is no reward model", "--reward_model_path DIR"),
+        OnlyIf("use_peft", "equals", "without LoRA the policy's own weights move", "--use_peft true", value=True),
+    ] = Field(
+        default="auto",
+        description="Keep no weights for a reward model that clearppo reward trained with LoRA from the very weights "
+        "that the policy starts from: its adapter and head go onto the policy's. true: an error if that cannot be. "
+        "auto: wherever it can. Changes no score.",
     )
     reward_weights: list[float] | None = Field(
         default=None,

@@ -1,4 +1,4 @@
-"""The sections about learning: the KL penalty, PPO itself, the optimiser, the run. The others are in sections.py."""
+"""The sections about learning: the KL penalty, PPO itself, PPO-ptx, the optimiser."""
 
 from typing import Annotated, Literal
 
@@ -35,6 +35,13 @@ _ADAPTIVE = OnlyIf(
 )
 _IN_LOSS = OnlyIf("kl_loss_coef", "is positive", "the loss holds no KL", "--kl_loss_coef 0.01")
 _WITH_PTX = OnlyIf("ptx_coef", "is positive", "no pretraining loss is mixed in", "--ptx_coef 27.8")
+_LEARNER_READS = OnlyIf(
+    "old_log_probs",
+    "in",
+    "the sampler's own numbers are the old ones, and the ratio corrects for them already",
+    "--old_log_probs learner",
+    value=("auto", "learner"),
+)
 _CRITIC_LEARNS = OnlyIf("vf_coef", "is positive", "the critic does not learn", "--vf_coef 0.1")
 
 
@@ -63,8 +70,7 @@ class KLConfig(Section):
         ge=0,
         le=1_000_000,
         description="Weight of a KL term in the loss itself, beside or instead of the penalty in the reward (GRPO: "
-        "0.04 "
-        "or 0.001). 0: none.",
+        "0.04 or 0.001). 0: none.",
     )
     kl_loss_estimator: Annotated[Literal["k2", "k3", "full"], _IN_LOSS] = Field(
         default="k3",
@@ -105,9 +111,8 @@ class PPOSection(Section):
     advantage_estimator: Literal["gae", "rloo", "grpo", "reinforce++"] = Field(
         default="gae",
         description="What an answer's tokens are credited with. gae: a critic's estimate, PPO proper. Without a "
-        "critic: "
-        "rloo, its reward less the mean of the prompt's other answers; grpo, its reward in standard deviations from "
-        "the prompt's mean; reinforce++, the rewards to come, whitened over the batch.",
+        "critic: rloo, its reward less the mean of the prompt's other answers; grpo, its reward in standard "
+        "deviations from the prompt's mean; reinforce++, the rewards to come, whitened over the batch.",
     )
     gamma: Annotated[float, _BY_TOKEN] = Field(
         default=1.0,
@@ -128,8 +133,7 @@ class PPOSection(Section):
         ge=0,
         le=1,
         description="Another lambda for the critic's targets (VAPO's decoupled GAE: 1 here, 0.95 for the policy). "
-        "none: "
-        "lam for both.",
+        "none: lam for both.",
     )
     cliprange: float | None = Field(
         default=0.2,
@@ -150,6 +154,14 @@ class PPOSection(Section):
         gt=1,
         description="Bound on the ratio of tokens with negative advantage, which clipping leaves unbounded (Ye et al. "
         "2020). Usual: 3.",
+    )
+    importance_cap: Annotated[float | None, _LEARNER_READS] = Field(
+        default=None,
+        ge=1,
+        le=1_000_000,
+        description="Where sampling and learning compute in different ways (bf16, another engine), each token's loss "
+        "weighs p_old / p_sampler, at most so much (truncated importance weights). Usual: 2. none: every token weighs "
+        "the same.",
     )
     cliprange_value: Annotated[float | None, WITH_CRITIC, _CRITIC_LEARNS] = Field(
         default=0.2,
@@ -306,54 +318,5 @@ class PtxConfig(Section):
     ptx_reduction: Annotated[Literal["sum", "mean"], _WITH_PTX] = Field(
         default="sum",
         description="sum: the gradients of both losses are added (InstructGPT). mean: half of that, as "
-        "DeepSpeed-Chat's "
-        "gradient accumulation makes it.",
-    )
-
-
-class RunConfig(Section):
-    """How long, in what portions, and where the results go."""
-
-    output_dir: str = Field(
-        min_length=1,
-        description="Directory for the trained model, the critic, metrics.jsonl, samples and the resolved config. "
-        "AutoModelForCausalLM.from_pretrained loads it.",
-    )
-    overwrite_output_dir: bool = Field(
-        default=False, description="Replace a run that output_dir already holds. Without it that is an error."
-    )
-    total_episodes: int = Field(
-        default=10000,
-        ge=1,
-        description="Answers to learn from in all. The run has total_episodes / batch_size iterations, rounded up.",
-    )
-    batch_size: int = Field(
-        default=64,
-        ge=1,
-        le=1_000_000,
-        description="Answers an iteration: sampled, judged, then learned from together. More is steadier and slower.",
-    )
-    micro_batch_size: int = Field(
-        default=16,
-        ge=1,
-        description="At most so many answers pass through the model at once in judging and learning. Changes memory "
-        "and speed, never the result.",
-    )
-    seed: int = Field(
-        default=42,
-        ge=0,
-        le=2**32 - 1,
-        description="Seed of all chance: order of prompts, sampling, new weights.",
-    )
-    sample_steps: int = Field(
-        default=10, ge=0, description="Show a table of sample answers every so many iterations; 0 never does."
-    )
-    logging_steps: int = Field(default=1, ge=1, description="Print a line of metrics every so many iterations.")
-    ema_decay: float | None = Field(
-        default=None,
-        gt=0,
-        lt=1,
-        description="Keep a running average of the policy, updated once an iteration, in ema_model/. InstructGPT: "
-        "0.992, "
-        "half of it from the last 86 iterations. none: no average.",
+        "DeepSpeed-Chat's gradient accumulation makes it.",
     )

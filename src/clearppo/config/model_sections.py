@@ -103,6 +103,13 @@ class ModelConfig(NetworkConfig):
         "article's layout. separate: a network of its own, twice the memory, and the two losses cannot "
         "disturb each other.",
     )
+    freeze_layers: int = Field(
+        default=0,
+        ge=0,
+        description="So many of the lowest layers, and the embeddings, do not learn; of a separate critic neither. "
+        "What they make of an answer is computed once and kept, and the reference shares them: less time and memory, "
+        "for a model that can change less. 0: all learn. Usual: two thirds.",
+    )
     value_model_path: Annotated[
         str | None,
         OnlyIf(

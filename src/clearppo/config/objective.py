@@ -24,6 +24,7 @@ def objective(config: PPOConfig) -> str:
         _reward(config),
         _score(config),
         "ratio = exp(log_prob - old_log_prob)",
+        _weight(config),
         *_policy(config),
     ]
     return ",  ".join([terms, *(part for part in where if part), *_brakes(config)])
@@ -31,13 +32,19 @@ def objective(config: PPOConfig) -> str:
 
 def _actor(config: PPOConfig) -> str:
     ppo = config.ppo
+    weight = "w*" if ppo.importance_cap is not None else ""
     if ppo.cliprange is None:
-        return "E[ratio*A]"
+        return f"E[{weight}ratio*A]"
     high = ppo.cliprange if ppo.cliprange_high is None else ppo.cliprange_high
     clipped = f"min(ratio*A, clip(ratio, {_sum(1.0, -ppo.cliprange)}, {_sum(1.0, high)})*A)"
     if ppo.dual_clip is None:
-        return f"E[{clipped}]"
-    return f"E[max({clipped}, {number(ppo.dual_clip)}*A where A < 0)]"
+        return f"E[{weight}{clipped}]"
+    return f"E[{weight}max({clipped}, {number(ppo.dual_clip)}*A where A < 0)]"
+
+
+def _weight(config: PPOConfig) -> str:
+    cap = config.ppo.importance_cap
+    return "" if cap is None else f"w = min(exp(old_log_prob - sampler_log_prob), {number(cap)})"
 
 
 def _critic(config: PPOConfig) -> str:

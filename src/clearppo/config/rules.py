@@ -20,8 +20,7 @@ def check_warmup(optim: OptimConfig) -> None:
         raise OptionError(
             "warmup_steps",
             f"warmup_steps = {optim.warmup_steps} and warmup_ratio = {spelled(optim.warmup_ratio)} both say how long "
-            f"the "
-            "warm-up is. Give only one of them.",
+            "the warm-up is. Give only one of them.",
         )
     if optim.warmup_start and not (optim.warmup_steps or optim.warmup_ratio):
         raise InertOptionError(

@@ -6,10 +6,11 @@ from typing import ClassVar
 from clearppo.config.command import CommandConfig, explicit
 from clearppo.config.data_sections import DataConfig, RewardConfig, SamplingConfig
 from clearppo.config.kinds import spelled
-from clearppo.config.learning_sections import KLConfig, PPOOptimConfig, PPOSection, PtxConfig, RunConfig
+from clearppo.config.learning_sections import KLConfig, PPOOptimConfig, PPOSection, PtxConfig
 from clearppo.config.messages import InertOptionError, OptionError, listed
 from clearppo.config.model_sections import ModelConfig
 from clearppo.config.rules import check_device, check_warmup
+from clearppo.config.run_sections import RunConfig
 
 
 class PPOConfig(CommandConfig):
@@ -123,6 +124,13 @@ def _check_without_effect(config: PPOConfig) -> None:
             "critic_warmup_steps",
             f"critic_warmup_steps = {ppo.critic_warmup_steps} leaves the policy nothing to learn in: this run has "
             f"{config.num_iterations} iterations. Use fewer, or a larger --total_episodes.",
+        )
+    beyond = [step for step in config.run.profile or () if not 1 <= step <= config.num_iterations]
+    if beyond:
+        raise InertOptionError(
+            "profile",
+            f"profile = {spelled(config.run.profile)}: there is no iteration {beyond[0]} to trace, this run has "
+            f"{config.num_iterations}, counted from 1. Name some of them, or leave out --profile.",
         )
     whitens = config.reward.whiten_rewards or (ppo.whiten_advantages and ppo.advantage_estimator != "grpo")
     if ppo.unbiased_whitening and "unbiased_whitening" in given and not whitens:

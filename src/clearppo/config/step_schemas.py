@@ -10,6 +10,7 @@ from clearppo.config.kinds import flag, spelled
 from clearppo.config.messages import OptionError, listed
 from clearppo.config.model_sections import NetworkConfig, ReadModelConfig
 from clearppo.config.rules import check_device, check_warmup
+from clearppo.config.run_sections import TrainRunConfig
 from clearppo.config.schema import PPOConfig
 from clearppo.config.step_sections import (
     CandidatesConfig,
@@ -21,7 +22,6 @@ from clearppo.config.step_sections import (
     RMOptimConfig,
     SFTDataConfig,
     SFTOptimConfig,
-    TrainRunConfig,
 )
 
 
@@ -36,9 +36,7 @@ class SFTConfig(CommandConfig):
     run: TrainRunConfig
 
     def check(self) -> None:
-        _check_held_out(self.data)
-        check_warmup(self.optim)
-        check_device(self.model)
+        _check_supervised(self)
 
 
 class RewardModelConfig(CommandConfig):
@@ -53,9 +51,7 @@ class RewardModelConfig(CommandConfig):
     run: TrainRunConfig
 
     def check(self) -> None:
-        _check_held_out(self.data)
-        check_warmup(self.optim)
-        check_device(self.model)
+        _check_supervised(self)
 
 
 class PrefsConfig(CommandConfig):
@@ -100,6 +96,12 @@ SCHEMAS: Mapping[str, type[CommandConfig]] = MappingProxyType(
 """The steps of a pipeline, in their order."""
 
 
+def _check_supervised(config: SFTConfig | RewardModelConfig) -> None:
+    _check_held_out(config.data)
+    check_warmup(config.optim)
+    check_device(config.model)
+
+
 def _check_held_out(data: SFTDataConfig | RewardDataConfig) -> None:
     """One source of held-out rows."""
     if data.eval_dataset_name is not None and data.dataset_test_split is not None:
@@ -113,6 +115,5 @@ def _check_held_out(data: SFTDataConfig | RewardDataConfig) -> None:
         raise OptionError(
             "eval_fraction",
             f"eval_fraction = {spelled(data.eval_fraction)} has no effect because {named} = {getattr(data, named)} "
-            f"names "
-            f"the held-out rows. Leave out {flag('eval_fraction')}.",
+            f"names the held-out rows. Leave out {flag('eval_fraction')}.",
         )

@@ -1,4 +1,4 @@
-"""The sections of `clearppo sft`, `reward`, `prefs` and `rlhf` that `clearppo ppo` does not have."""
+"""The sections of `clearppo sft`, `reward`, `prefs` and `rlhf` that `clearppo ppo` does not have, but for the run's."""
 
 from collections.abc import Callable
 from typing import Annotated, Any, Literal
@@ -30,8 +30,7 @@ class _TrainData(Section):
         default=None,
         min_length=1,
         description="Held-out rows to measure with: a file or hub dataset in the same format. none: "
-        "dataset_test_split, "
-        "or eval_fraction of the rows.",
+        "dataset_test_split, or eval_fraction of the rows.",
     )
     dataset_test_split: str | None = Field(
         default=None, min_length=1, description="Split of a hub dataset to measure with; a file has none."
@@ -72,16 +71,14 @@ class RewardDataConfig(_TrainData):
     dataset_name: str = Field(
         min_length=1,
         description="The comparisons: a file or a hub dataset. Each row has `chosen` and `rejected` (and a `prompt`, "
-        "if "
-        "they do not begin with it), or a `prompt` and ranked `completions` with `scores`, `ranks` or a `choice`.",
+        "if they do not begin with it), or a `prompt` and ranked `completions` with `scores`, `ranks` or a `choice`.",
     )
     judgement_template: str | None = Field(
         default=None,
         min_length=1,
         description="What the reward model reads: a text with {conversation} (the chat template over prompt and "
-        "answer), "
-        "or {prompt} and {answer}, ending with words that ask for the judgement, after which the score is read. Saved "
-        "with the model and used wherever it scores. none: a general one.",
+        "answer), or {prompt} and {answer}, ending with words that ask for the judgement, after which the score is "
+        "read. Saved with the model and used wherever it scores. none: a general one.",
     )
 
 
@@ -143,49 +140,6 @@ class RMOptimConfig(SFTOptimConfig):
     learning_rate: float = Field(
         default=1e-5, gt=0, le=10, description="Step size. Usual: 3e-6 to 5e-5 for full training, 1e-4 with LoRA."
     )
-
-
-class TrainRunConfig(Section):
-    """How long, in what portions, and where the results go."""
-
-    output_dir: str = Field(
-        min_length=1,
-        description="Directory for the trained model, metrics.jsonl and the resolved config. transformers loads it.",
-    )
-    overwrite_output_dir: bool = Field(
-        default=False, description="Replace a run that output_dir already holds. Without it that is an error."
-    )
-    num_train_epochs: float = Field(
-        default=1.0,
-        gt=0,
-        le=100_000,
-        description="How often each row is learned from; 0.5 is the first half of a pass.",
-    )
-    max_steps: int | None = Field(
-        default=None,
-        ge=1,
-        description="Stop after so many optimiser steps, whatever num_train_epochs says. none: do not.",
-    )
-    batch_size: int = Field(
-        default=16,
-        ge=1,
-        le=1_000_000,
-        description="Rows a step: demonstrations, or prompts with their compared answers.",
-    )
-    micro_batch_size: int = Field(
-        default=16,
-        ge=1,
-        description="At most so many texts pass through the model at once. Changes memory and speed, never the result.",
-    )
-    seed: int = Field(
-        default=42, ge=0, le=2**32 - 1, description="Seed of all chance: what is held out, order, new weights."
-    )
-    eval_steps: int | None = Field(
-        default=None,
-        ge=1,
-        description="Measure on the held-out rows every so many steps. none: after each epoch. At the end in any case.",
-    )
-    logging_steps: int = Field(default=1, ge=1, description="Print a line of metrics every so many steps.")
 
 
 class CandidatesConfig(AnswerConfig):

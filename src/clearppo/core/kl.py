@@ -49,8 +49,8 @@ def kl(
 
 
 def full_kl(
-    logits: Float[Tensor, "B T V"], ref_logits: Float[Tensor, "B T V"], temperature: float | int = 1.0
-) -> Float[Tensor, "B T"]:
+    logits: Float[Tensor, "*shape V"], ref_logits: Float[Tensor, "*shape V"], temperature: float | int = 1.0
+) -> Float[Tensor, "*shape"]:
     """KL(policy || reference) over the whole vocabulary, sum_v p_v (log p_v - log q_v), in nats.
 
     The expectation of k1 and k3 ("the full KL is possible too", below (1)). The temperature divides both logits.

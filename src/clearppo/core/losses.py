@@ -36,12 +36,14 @@ def actor_loss(
     clip: float | int | None = None,
     clip_high: float | int | None = None,
     dual_clip: float | int | None = None,
+    weights: Float[Tensor, "B T"] | None = None,
 ) -> Float[Tensor, ""]:
     """PPO's policy loss. With ratio = exp(log_prob - old_log_prob):
 
         (6) (7)    actor_loss = -sum(advantage * ratio) / count
         clip       actor_loss = sum(max(-advantage * ratio, -advantage * clip(ratio, 1 - clip, 1 + clip_high))) / count
         dual_clip  where the advantage is negative, no token costs more than -dual_clip * advantage
+        weights    each token's summand is multiplied with its weight, a constant (see `importance_weights`)
 
     Sources: clip, Schulman et al. 2017 (arXiv 1707.06347, eq. 7); `clip_high` (default: `clip`), DAPO (arXiv
     2503.14476); `dual_clip`, Ye et al. 2020 (arXiv 1912.09729). The article has none of the three.
@@ -58,7 +60,30 @@ def actor_loss(
         loss = torch.maximum(loss, -advantage * _clipped_ratio(ratio, clip, clip_high))
     if dual_clip is not None:
         loss = torch.where(advantage < 0, torch.minimum(loss, -dual_clip * advantage), loss)
+    if weights is not None:
+        loss = kept(weights.detach(), mask) * loss
     return masked_sum(loss, mask) / _denominator(mask, count)
+
+
+def importance_weights(
+    old_log_probs: Float[Tensor, "B T"],
+    sampler_log_probs: Float[Tensor, "B T"],
+    mask: Bool[Tensor, "B T"],
+    cap: float | int,
+) -> Float[Tensor, "B T"]:
+    """weight = min(p_old / p_sampler, cap) = min(exp(old_log_prob - sampler_log_prob), cap); 0 outside the mask.
+
+    What corrects `actor_loss` for tokens that were drawn by other arithmetic (bfloat16, another engine) than the one
+    that old_log_probs come from. The cap bounds the variance that rare tokens would bring, at the price of a bias.
+    Sources: IMPALA (arXiv 1802.01561, section 4.1, its truncated weights); "truncated importance sampling" in Yao et
+    al. 2025, "Your efficient RL framework secretly brings you off-policy RL training".
+
+    Raises ValueError if `cap` is not positive.
+    """
+    if cap <= 0:
+        raise ValueError(f"cap = {cap} would leave no weight. Use a positive number, 2 is usual.")
+    difference = kept(old_log_probs, mask) - kept(sampler_log_probs, mask)
+    return kept(difference.detach().exp().clamp(max=cap), mask)  # exp may be inf, and inf is cut to the cap
 
 
 def actor_clipped(

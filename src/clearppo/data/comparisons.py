@@ -2,6 +2,7 @@
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, fields
+from typing import Unpack
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -10,14 +11,19 @@ from torch import Tensor
 from clearppo.data.batching import split_off
 from clearppo.data.comparison_formats import EXAMPLE, FORMATS, PROMPT_COLUMNS, Comparison, read_comparisons
 from clearppo.data.files import Wanted
+from clearppo.data.implicit import common_length
 from clearppo.data.judgement import JudgementTemplate
 from clearppo.data.limits import LengthLimit
-from clearppo.data.rows import read_rows
+from clearppo.data.rows import Selection, read_rows
 from clearppo.data.templates import Tokenizer, prompt_key
 from clearppo.errors import DataError
 
-_COLUMNS = tuple(dict.fromkeys(key for keys in FORMATS for key in keys))
-_SAMPLES = {f"sample{number}" for number in range(100)}
+COMPARISONS = Wanted(
+    noun="comparisons",
+    example=EXAMPLE,
+    columns=tuple(dict.fromkeys(key for keys in FORMATS for key in keys)),
+    texts=frozenset({"chosen", "rejected", *PROMPT_COLUMNS, *(f"sample{number}" for number in range(100))}),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,36 +114,21 @@ class ComparisonSet:
             pairs=torch.tensor(pairs),
             pair_comparison=torch.tensor(of_pairs),
             margins=torch.tensor([margin for i in indices for margin in self.comparisons[i].margins]),
-            divergence=torch.tensor([_divergence(texts[better], texts[worse]) for better, worse in pairs]),
+            divergence=torch.tensor([common_length(texts[better], texts[worse]) for better, worse in pairs]),
             choice=torch.tensor(choice),
         )
 
 
-def load_comparisons(
-    name: str,
-    *,
-    config: str | None = None,
-    split: str | None = "train",
-    flag: str = "dataset_name",
-    split_flag: str = "dataset_train_split",
-) -> tuple[Comparison, ...]:
+def load_comparisons(name: str, **selection: Unpack[Selection]) -> tuple[Comparison, ...]:
     """The comparisons of a local file or of a data set on the hub, in any format of `FORMATS`.
 
-    `flag` and `split_flag` are the options that gave `name` and `split`, for messages. Strings are taken as they are: a
-    blank between prompt and answer must be written.
+    `selection` are the keywords of `read_rows`: `config`, `split`, `flag` and `split_flag`. Strings are taken as they
+    are: a blank between prompt and answer must be written.
 
     Raises DataError, with the file and the line, for whatever is missing, unreadable, malformed or empty, and
     ConfigError for a `config` or `split` that a local file does not have.
     """
-    wanted = Wanted(
-        noun="comparisons",
-        example=EXAMPLE,
-        columns=_COLUMNS,
-        texts=frozenset({"chosen", "rejected", *PROMPT_COLUMNS, *_SAMPLES}),
-        flag=flag,
-        split_flag=split_flag,
-    )
-    return read_comparisons(read_rows(name, wanted, config=config, split=split), name)
+    return read_comparisons(read_rows(name, COMPARISONS, **selection), name)
 
 
 def encode_comparisons(
@@ -217,9 +208,3 @@ def _check_different(comparison: Comparison, texts: Sequence[Sequence[int]], pla
 def _lengths(tokenizer: Tokenizer, comparison: Comparison) -> tuple[int, ...]:
     encoded = tokenizer(list(comparison.answers), add_special_tokens=False, verbose=False)["input_ids"]
     return tuple(map(len, encoded))
-
-
-def _divergence(better: Sequence[int], worse: Sequence[int]) -> int:
-    """The first place where the two differ, or the end of the shorter one."""
-    differ = (place for place, (one, other) in enumerate(zip(better, worse, strict=False)) if one != other)
-    return next(differ, min(len(better), len(worse)))

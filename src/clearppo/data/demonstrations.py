@@ -2,6 +2,7 @@
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from typing import Unpack
 
 import torch
 
@@ -10,12 +11,18 @@ from clearppo.data.batching import split_off
 from clearppo.data.demonstration_formats import EXAMPLE, FORMATS, Demonstration, read_demonstrations
 from clearppo.data.files import Wanted
 from clearppo.data.limits import LengthLimit
-from clearppo.data.rows import read_rows
+from clearppo.data.rows import Selection, read_rows
 from clearppo.data.templates import Tokenizer, prompt_key
 from clearppo.data.turns import Taught, UnclearTurnError, chat_tokens, text_tokens
 from clearppo.errors import DataError
 
 _COLUMNS = tuple(dict.fromkeys(key for keys in FORMATS for key in keys))
+DEMONSTRATIONS = Wanted(
+    noun="demonstrations",
+    example=EXAMPLE,
+    columns=_COLUMNS,
+    texts=frozenset({*_COLUMNS, "input", "subreddit", "title"}),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,31 +72,16 @@ class SequenceSet:
         return Sequences(ids=ids, mask=mask, loss_mask=loss_mask)
 
 
-def load_demonstrations(
-    name: str,
-    *,
-    config: str | None = None,
-    split: str | None = "train",
-    flag: str = "dataset_name",
-    split_flag: str = "dataset_train_split",
-) -> tuple[Demonstration, ...]:
+def load_demonstrations(name: str, **selection: Unpack[Selection]) -> tuple[Demonstration, ...]:
     """The demonstrations of a local file or of a data set on the hub, in any format of `FORMATS`.
 
-    `flag` and `split_flag` are the options that gave `name` and `split`, for messages. Strings are taken as they are: a
-    blank between prompt and completion must be written.
+    `selection` are the keywords of `read_rows`: `config`, `split`, `flag` and `split_flag`. Strings are taken as they
+    are: a blank between prompt and completion must be written.
 
     Raises DataError, with the file and the line, for whatever is missing, unreadable, malformed or empty, and
     ConfigError for a `config` or `split` that a local file does not have.
     """
-    wanted = Wanted(
-        noun="demonstrations",
-        example=EXAMPLE,
-        columns=_COLUMNS,
-        texts=frozenset({*_COLUMNS, "input", "subreddit", "title"}),
-        flag=flag,
-        split_flag=split_flag,
-    )
-    return read_demonstrations(read_rows(name, wanted, config=config, split=split), name)
+    return read_demonstrations(read_rows(name, DEMONSTRATIONS, **selection), name)
 
 
 def encode_demonstrations(

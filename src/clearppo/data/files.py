@@ -24,8 +24,7 @@ class Wanted:
     """What is read from a file, in words for messages, and which of its columns are text.
 
     `noun` is a plural ("prompts") and `example` one row. A CSV file's header must name one of `columns`; cells of
-    `texts` stay text even if all are written like numbers. `flag` is the option that named the file, `split_flag` the
-    one that chooses a part of a hub data set, both without dashes.
+    `texts` stay text even if all are written like numbers. `flag` is the option that named the file, without dashes.
     """
 
     noun: str
@@ -33,7 +32,6 @@ class Wanted:
     columns: tuple[str, ...]
     texts: frozenset[str]
     flag: str = "dataset_name"
-    split_flag: str = "dataset_train_split"
 
 
 def read_file(path: Path, wanted: Wanted) -> list[Located]:

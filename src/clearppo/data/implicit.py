@@ -22,7 +22,7 @@ def implicit_prompt(chosen: Any, rejected: Any, place: str) -> tuple[Any, str, s
     """
     if isinstance(chosen, str):
         return _split_dialogue(chosen, rejected, place) if is_dialogue(chosen) else _split_text(chosen, rejected)
-    shared = _shared(chosen, rejected)
+    shared = common_length(_bare(chosen), _bare(rejected))
     # Of two answers one of which is the beginning of the other's conversation, nothing would be left.
     shared = min(shared, len(chosen) - 1, len(rejected) - 1)
     rests = chosen[shared:], rejected[shared:]
@@ -53,7 +53,7 @@ def explicit_prompt(prompt: Text, chosen: Any, rejected: Any, place: str) -> Spl
     if isinstance(prompt, str):
         repeats = any(message["content"] == prompt for message in own)
     else:
-        repeats = _same(own, prompt)
+        repeats = _bare(own) == _bare(prompt)
     if not repeats:
         raise _differ(place)
     return own, better, worse
@@ -71,13 +71,19 @@ def only_answer(messages: Sequence[Message], place: str) -> str:
     return messages[0]["content"]
 
 
+def common_length(left: Sequence[Any], right: Sequence[Any]) -> int:
+    """How many items (characters, tokens, messages) the two begin with alike."""
+    differ = (place for place, (one, other) in enumerate(zip(left, right, strict=False)) if one != other)
+    return next(differ, min(len(left), len(right)))
+
+
 def is_dialogue(chosen: Any) -> bool:
     """Whether this is text in HH-RLHF's manner, in which an answer may be silence: somebody was shown it, and chose."""
     return isinstance(chosen, str) and chosen.startswith(HUMAN) and ASSISTANT in chosen
 
 
 def _split_dialogue(chosen: str, rejected: str, place: str) -> Split:
-    found = chosen[: _common(chosen, rejected)].rfind(ASSISTANT)
+    found = chosen[: common_length(chosen, rejected)].rfind(ASSISTANT)
     if found < 0:
         raise DataError(
             f"{place}: the prompts of `chosen` and `rejected` differ: the dialogues part before the first Assistant "
@@ -88,33 +94,16 @@ def _split_dialogue(chosen: str, rejected: str, place: str) -> Split:
 
 
 def _split_text(chosen: str, rejected: str) -> Split:
-    for end in range(_common(chosen, rejected), 0, -1):
+    for end in range(common_length(chosen, rejected), 0, -1):
         follows = chosen[end : end + 1].isspace() and rejected[end : end + 1].isspace()
         if follows and not chosen[end - 1].isspace() and chosen[end:].strip() and rejected[end:].strip():
             return chosen[:end], chosen[end:], rejected[end:]
     return "", chosen, rejected
 
 
-def _common(left: str, right: str) -> int:
-    """How many characters the two begin with alike."""
-    differ = (place for place, (one, other) in enumerate(zip(left, right, strict=False)) if one != other)
-    return next(differ, min(len(left), len(right)))
-
-
-def _shared(left: Sequence[Message], right: Sequence[Message]) -> int:
-    count = 0
-    for one, other in zip(left, right, strict=False):
-        if not _same([one], [other]):
-            break
-        count += 1
-    return count
-
-
-def _same(left: Sequence[Message], right: Sequence[Message]) -> bool:
-    def bare(messages: Sequence[Message]) -> list[tuple[str, str]]:
-        return [(message["role"], message["content"]) for message in messages]
-
-    return bare(left) == bare(right)
+def _bare(messages: Sequence[Message]) -> list[tuple[str, str]]:
+    """Who said what, without whatever else a message may carry."""
+    return [(message["role"], message["content"]) for message in messages]
 
 
 def _differ(place: str) -> DataError:

@@ -2,23 +2,44 @@
 
 import importlib
 import os
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from clearppo.data.files import Located, Wanted, ending, is_readable, kind_and_message, missing_file, read_file
 from clearppo.errors import ConfigError, DataError
 
 
-def read_rows(name: str, wanted: Wanted, *, config: str | None, split: str | None) -> list[Located]:
+class Selection(TypedDict, total=False):
+    """Which part of a data set is read, and the options that said so: the keywords of `read_rows`."""
+
+    config: str | None
+    split: str | None
+    flag: str
+    split_flag: str
+
+
+def read_rows(
+    name: str,
+    wanted: Wanted,
+    *,
+    config: str | None = None,
+    split: str | None = "train",
+    flag: str = "dataset_name",
+    split_flag: str = "dataset_train_split",
+) -> list[Located]:
     """Every row of a local file or a hub data set, with the place where it stands. There is at least one.
 
     Reading from the hub needs the optional package `datasets`; `config` and `split` (None: train) choose a part of a
-    hub data set. Raises DataError for whatever is missing, unreadable or empty, and ConfigError for a `config` or
-    `split` that a local file does not have.
+    hub data set. `flag` and `split_flag` are the options that gave `name` and `split`, without dashes, for messages.
+
+    Raises DataError for whatever is missing, unreadable or empty, and ConfigError for a `config` or `split` that a
+    local file does not have.
     """
+    wanted = replace(wanted, flag=flag)
     path = Path(os.path.expanduser(name))  # Path.expanduser raises for an unknown ~user
     if name and os.path.exists(path):
-        _refuse_inert(name, wanted, config, split)
+        _refuse_inert(name, config, split, split_flag)
         located = read_file(path, wanted)
     elif _looks_like_path(name):
         if not name:
@@ -41,9 +62,9 @@ def _looks_like_path(name: str) -> bool:
     )
 
 
-def _refuse_inert(name: str, wanted: Wanted, config: str | None, split: str | None) -> None:
-    neutral = (None, "train") if wanted.split_flag == "dataset_train_split" else (None,)
-    for flag, value, allowed in (("dataset_config", config, (None,)), (wanted.split_flag, split, neutral)):
+def _refuse_inert(name: str, config: str | None, split: str | None, split_flag: str) -> None:
+    neutral = (None, "train") if split_flag == "dataset_train_split" else (None,)
+    for flag, value, allowed in (("dataset_config", config, (None,)), (split_flag, split, neutral)):
         if value not in allowed:
             raise ConfigError(
                 f"{flag} = {value} has no effect: {name} is a local file, and only hub data sets have such parts. "

@@ -2,16 +2,21 @@
 
 import ctypes
 import math
+import os
 import sys
 from collections.abc import Iterable
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from clearppo.engines.base import ModuleT
-from clearppo.errors import DeviceError
+from clearppo.errors import ConfigError, DeviceError
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+_CLIP_EPS = 1e-6  # what torch adds to the norm before it divides
+ALLOCATOR = "CLEARPPO_ALLOCATOR"
+"""The environment variable that can leave the allocator as it is: `default`."""
 
 
 class LocalEngine:
@@ -30,8 +35,13 @@ class LocalEngine:
         self, optimiser: torch.optim.Optimizer, parameters: Iterable[nn.Parameter], max_norm: float | None
     ) -> float:
         """See Engine.step. With a norm that is not finite nothing is stepped; the caller sees the norm."""
-        norm = float(nn.utils.clip_grad_norm_(parameters, max_norm if max_norm is not None else math.inf))
+        learning = [parameter for parameter in parameters if parameter.grad is not None]
+        total = nn.utils.get_total_norm([parameter.grad for parameter in learning if parameter.grad is not None])
+        norm = float(total)
         if math.isfinite(norm):
+            # torch multiplies with 1 where nothing is clipped: a pass over all gradients for nothing.
+            if max_norm is not None and norm + _CLIP_EPS > max_norm:
+                nn.utils.clip_grads_with_norm_(learning, max_norm, total)
             optimiser.step()
         optimiser.zero_grad(set_to_none=True)
         return norm
@@ -76,14 +86,50 @@ def has_fast_bf16(device: torch.device) -> bool:
     return False
 
 
+def free_memory(device: torch.device) -> int | None:
+    """Bytes that can still be allocated on the device; None if nobody knows.
+
+    On the CPU of Linux what the system calls available, or what a container leaves of its limit if that is less.
+    """
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    if device.type == "mps":
+        return max(torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory(), 0)
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        (available,) = [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")]
+    except (OSError, ValueError):
+        return None
+    of_container = _left_in_container(Path("/sys/fs/cgroup"))
+    return available if of_container is None else min(available, of_container)
+
+
+def _left_in_container(group: Path) -> int | None:
+    """What the container's limit leaves, if it has one; the file cache counts as left, for it gives way."""
+    try:
+        limit, used = int((group / "memory.max").read_text()), int((group / "memory.current").read_text())
+        counts = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+        return max(limit - used + int(counts.get("file", 0)), 0)
+    except (OSError, ValueError):  # no container, no limit ("max"), or an older kernel
+        return None
+
+
 def keep_freed_memory() -> bool:
     """Ask glibc not to hand freed blocks below 1 GiB back to the system: mapping fresh pages costs a quarter of a step.
 
     Only the threshold is moved. Forbidding mmap altogether (M_MMAP_MAX = 0) is as fast, but then freed blocks of
     changing sizes are not joined, and decoding a large batch took 20 GB where 2.4 are enough.
-    Returns whether it was done (only on Linux with glibc).
+    Returns whether it was done: only on Linux with glibc, and not with CLEARPPO_ALLOCATOR=default in the environment.
+    Raises ConfigError for another word there.
     """
-    if not sys.platform.startswith("linux"):
+    wanted = os.environ.get(ALLOCATOR, "")
+    if wanted not in ("", "default"):
+        raise ConfigError(
+            f"{ALLOCATOR} = {wanted} is not known. Write {ALLOCATOR}=default to leave the memory allocator as it is, "
+            "or leave the variable out."
+        )
+    if wanted or not sys.platform.startswith("linux"):
         return False
     try:
         libc = ctypes.CDLL("libc.so.6")

@@ -1,6 +1,6 @@
 """反馈, feedback: scores for responses, and the rewards that equations (1) and (2) make of them.
 
-The plugs, `function` and `model`, are imported by build.py only.
+The plugs, `function`, `model` and `http`, are imported by build/ only.
 """
 
 from clearppo.feedback.judge import KLEstimator, judge

@@ -2,34 +2,62 @@
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.nn import functional
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedConfig
 
 from clearppo.batch import Rollout
-from clearppo.core.masks import widen
 from clearppo.data.files import brief
 from clearppo.data.judgement import FILE, JudgementTemplate
 from clearppo.data.templates import answer_ids
 from clearppo.errors import ModelError, RewardError
 from clearppo.feedback.scorer import Scores, rows_in_words, shorten
+from clearppo.models.actor import Actor
+from clearppo.models.lean import round_linear_layers
 from clearppo.models.loading import context_length, quiet_transformers, resolve_model
+from clearppo.models.reward_model import HEAD, RewardModel, length_sorted
+from clearppo.models.trunk import TrunkReward
+
+
+@runtime_checkable
+class Reader(Protocol):
+    """What gives texts of token ids their scores."""
+
+    @property
+    def device(self) -> torch.device: ...
+
+    @property
+    def room(self) -> int | None:
+        """The longest text, in tokens, or None if nobody knows."""
+        ...
+
+    @property
+    def vocabulary(self) -> int:
+        """How many tokens it knows."""
+        ...
+
+    def scores(self, ids: Int[Tensor, "N L"], lengths: Int[Tensor, " N"]) -> Float[Tensor, " N"]:
+        """The score of each text, right-padded with the padding token, at its last token."""
+        ...
 
 
 class RewardModelScorer:
-    """Scores from a transformers sequence classifier with one output.
+    """Scores from a transformers sequence classifier with one output, or from a reward model on the policy's trunk.
 
     It reads a prompt and its answer through `judgement`, the template that it was trained with (judgement.json in its
     directory). Without one a string prompt and its answer are one text, and messages go through the chat template.
     The score is read at the last token of that text, found by its length and never by looking for padding, because the
-    padding token may be the EOS. Rows are sorted by length into micro-batches of `batch_size`, and neither their size
-    nor the order of the rows changes a score beyond rounding. The head computes in float32 (float64 for such a model).
+    padding token may be the EOS. At most `batch_size` rows and `batch_tokens` cells (None: no limit) are in the model
+    at once, and neither these limits nor the order of the rows change a score beyond rounding.
+
+    With `autocast` a decoder's float32 weights compute in bf16 autocast (and its linear layers are rounded beforehand,
+    which changes nothing); its head computes in float32 in any case (float64 for such a model). An encoder, whose head
+    is out of reach, stays in its own precision.
 
     Raises ModelError if the model has not one output, or the tokenizer neither a padding token nor an EOS.
     """
@@ -42,22 +70,23 @@ class RewardModelScorer:
         judgement: JudgementTemplate | None = None,
         name: str = "reward_model",
         batch_size: int = 16,
+        batch_tokens: int | None = None,
+        autocast: bool = False,
     ) -> None:
         self.name = name
         self.names = (name,)
-        self.model = model.eval().requires_grad_(False)
+        self.model = model
         self.tokenizer = tokenizer
         self.judgement = judgement
         self.batch_size = batch_size
-        _check_one_output(name, model.config)
+        self.batch_tokens = batch_tokens
         self.pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
         if self.pad_id is None:
             raise ModelError(
                 f"the tokenizer of reward model {name} has neither a padding token nor an end-of-sequence token. "
                 'Set "pad_token" in its tokenizer_config.json.'
             )
-        self._head = _linear_head(model)
-        self._room = _context(model, tokenizer, has_linear_head=self._head is not None)
+        self._reader = model if isinstance(model, TrunkReward) else _reader(model, tokenizer, name, autocast)
 
     @classmethod
     def load(
@@ -67,6 +96,9 @@ class RewardModelScorer:
         dtype: torch.dtype,
         batch_size: int,
         trust_remote_code: bool = False,
+        *,
+        batch_tokens: int | None = None,
+        autocast: bool = False,
     ) -> "RewardModelScorer":
         """A directory or a hub name, named after its last part.
 
@@ -86,25 +118,51 @@ class RewardModelScorer:
                 f"reward model {path} lacks the weights {', '.join(missing[:3])}: its scores would be random. "
                 "Give a directory that was saved after reward-model training."
             )
-        try:
-            with quiet_transformers():
-                tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code)
-        except Exception as error:
-            raise ModelError(_cannot_load(path, "tokenizer", error)) from error
-        judgement = _judgement(source)
-        return cls(model.to(device), tokenizer, judgement=judgement, name=Path(path).name, batch_size=batch_size)
+        return cls(
+            model.to(device),
+            _tokenizer(path, source, trust_remote_code),
+            judgement=_judgement(source),
+            name=Path(path).name,
+            batch_size=batch_size,
+            batch_tokens=batch_tokens,
+            autocast=autocast,
+        )
+
+    @classmethod
+    def on_trunk(
+        cls,
+        path: str,
+        actor: Actor,
+        batch_size: int,
+        trust_remote_code: bool = False,
+        *,
+        batch_tokens: int | None = None,
+    ) -> "RewardModelScorer":
+        """A directory whose adapter is put on the policy's own weights; the merged ones are not read.
+
+        Raises CannotShareError if it has none for these weights; else as `load` does.
+        """
+        source = find_reward_model(path, trust_remote_code=trust_remote_code)
+        return cls(
+            TrunkReward(actor, Path(source)),
+            _tokenizer(path, source, trust_remote_code),
+            judgement=_judgement(source),
+            name=Path(path).name,
+            batch_size=batch_size,
+            batch_tokens=batch_tokens,
+        )
 
     @torch.no_grad()
     def __call__(self, rollout: Rollout) -> Scores:
         """Raises RewardError, naming the row, for an answer longer than the model's context and for a score that is not
         finite; ModelError if the prompts are messages and the tokenizer has no chat template."""
         ids = [self._encode(rollout, row) for row in range(len(rollout))]
-        # The longest first: if memory does not suffice it fails at once.
-        order = sorted(range(len(ids)), key=lambda row: len(ids[row]), reverse=True)
         total = torch.zeros(len(ids), dtype=torch.float32, device=rollout.responses.device)
-        for start in range(0, len(order), self.batch_size):
-            rows = order[start : start + self.batch_size]
-            total[torch.tensor(rows, device=total.device)] = self._score([ids[row] for row in rows]).to(total.device)
+        for rows, texts, lengths in length_sorted(
+            ids, self.batch_size, self._reader.device, tokens=self.batch_tokens, fill=self.pad_id
+        ):
+            scores = self._reader.scores(texts, lengths).float()
+            total[torch.tensor(rows, device=total.device)] = scores.to(total.device)
         if wrong := (~total.isfinite()).nonzero().flatten().tolist():
             raise RewardError(
                 f"reward model {self.name} gave {float(total[wrong[0]])} for {rows_in_words(wrong, rollout.prompts)}. "
@@ -128,12 +186,12 @@ class RewardModelScorer:
             raise RewardError(f"reward model {self.name} cannot read {of_row}: {error}. Mend the messages.") from error
         if not ids:
             raise RewardError(f"reward model {self.name}: {of_row} encodes to no token at all. Remove the prompt.")
-        if self._room is not None and len(ids) > self._room:
+        room, known = self._reader.room, self._reader.vocabulary
+        if room is not None and len(ids) > room:
             raise RewardError(
-                f"reward model {self.name} reads at most {self._room} tokens, and {of_row} has {len(ids)} "
+                f"reward model {self.name} reads at most {room} tokens, and {of_row} has {len(ids)} "
                 "with its answer. Use a smaller --response_length or --max_prompt_length."
             )
-        known = self.model.get_input_embeddings().weight.shape[0]
         if max(ids) >= known:
             raise ModelError(
                 f"the tokenizer of reward model {self.name} writes token {max(ids)}, the model knows {known} tokens. "
@@ -141,19 +199,24 @@ class RewardModelScorer:
             )
         return ids
 
-    def _score(self, ids: list[list[int]]) -> Float[Tensor, " B"]:
-        device = self.model.get_input_embeddings().weight.device
-        lengths = torch.tensor([len(row) for row in ids], device=device)
-        width = int(lengths.max())
-        tokens = torch.tensor([row + [self.pad_id] * (width - len(row)) for row in ids], device=device)
-        attention = (torch.arange(width, device=device) < lengths[:, None]).long()
-        if self._head is None:
-            return self.model(input_ids=tokens, attention_mask=attention).logits[:, 0].float()
-        backbone = getattr(self.model, self.model.base_model_prefix)
-        hidden = backbone(input_ids=tokens, attention_mask=attention, use_cache=False).last_hidden_state
-        last = widen(hidden[torch.arange(len(ids), device=device), lengths - 1])
-        bias = None if self._head.bias is None else widen(self._head.bias)
-        return functional.linear(last, widen(self._head.weight), bias)[:, 0].float()
+
+class _Whole:
+    """A classifier that pools in its own way, by the attention mask (BERT and its kin), and is called whole."""
+
+    def __init__(self, model: Any, tokenizer: Any) -> None:
+        self._model = model
+        room = context_length(model)
+        # Of encoders the tokenizer knows it better: RoBERTa keeps two places for itself.
+        self.room = None if room is None else min(room, tokenizer.model_max_length)
+        self.vocabulary: int = model.get_input_embeddings().weight.shape[0]
+
+    @property
+    def device(self) -> torch.device:
+        return self._model.get_input_embeddings().weight.device
+
+    def scores(self, ids: Int[Tensor, "N L"], lengths: Int[Tensor, " N"]) -> Float[Tensor, " N"]:
+        attention = (torch.arange(ids.shape[1], device=ids.device) < lengths.unsqueeze(1)).long()
+        return self._model(input_ids=ids, attention_mask=attention).logits[:, 0]
 
 
 def find_reward_model(path: str, *, trust_remote_code: bool = False) -> str:
@@ -183,23 +246,34 @@ def _judgement(source: str) -> JudgementTemplate | None:
         return None
 
 
-def _linear_head(model: Any) -> nn.Linear | None:
-    """The head of transformers' decoder classifiers, linear on every token's last hidden state; None for other layouts.
+def _reader(model: Any, tokenizer: Any, name: str, autocast: bool) -> Reader:
+    """The reader of transformers' decoder classifiers, whose head is linear on every token's last hidden state; of
+    other layouts the classifier whole.
 
-    Their own forward would look for the last token that is not the padding token, and miss an EOS that pads as well.
-    Other classifiers (BERT and its kin) pool in their own way, by the attention mask, and are called whole.
+    A decoder's own forward would look for the last token that is not the padding token, and miss an EOS that pads as
+    well.
     """
-    head = getattr(model, "score", None)
-    usable = isinstance(head, nn.Linear) and hasattr(model, model.base_model_prefix)
-    return head if usable and not model.config.is_encoder_decoder else None
+    _check_one_output(name, model.config)
+    model.eval().requires_grad_(False)
+    head = getattr(model, HEAD, None)
+    if (
+        not isinstance(head, nn.Linear)
+        or not hasattr(model, model.base_model_prefix)
+        or model.config.is_encoder_decoder
+    ):
+        return _Whole(model, tokenizer)
+    if autocast and model.get_input_embeddings().weight.dtype == torch.float32:
+        round_linear_layers(model, but=head)
+        return RewardModel(model, autocast=True)
+    return RewardModel(model)
 
 
-def _context(model: Any, tokenizer: Any, *, has_linear_head: bool) -> int | None:
-    """The longest text, in tokens; of encoders the tokenizer knows it better (RoBERTa keeps two for itself)."""
-    of_model = context_length(model)
-    if has_linear_head or of_model is None:
-        return of_model
-    return min(of_model, tokenizer.model_max_length)
+def _tokenizer(path: str, source: str, trust_remote_code: bool) -> Any:
+    try:
+        with quiet_transformers():
+            return AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code)
+    except Exception as error:
+        raise ModelError(_cannot_load(path, "tokenizer", error)) from error
 
 
 def _check_one_output(path: str, config: PreTrainedConfig) -> None:

@@ -1,21 +1,30 @@
 """学习, second half: epochs x mini-batches x micro-batches of equations (5) to (9)."""
 
 import contextlib
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from clearppo.batch import Experience, Stats
-from clearppo.core.kl import full_kl, kl
-from clearppo.core.losses import actor_clipped, actor_loss, critic_clipped, critic_loss, kl_loss
+from clearppo.batch import Experience, Stats, portions
+from clearppo.core.kl import kl
+from clearppo.core.losses import (
+    actor_clipped,
+    actor_loss,
+    critic_clipped,
+    critic_loss,
+    importance_weights,
+    kl_loss,
+)
 from clearppo.core.masks import kept, masked_sum
 from clearppo.engines.base import Engine
 from clearppo.learning.optimiser import finite_step
 from clearppo.learning.ptx import Ptx, accumulate_texts
+from clearppo.models.layout import Layout, lay_out
 from clearppo.models.policy import Analysis, FrozenReference, Policy
 
 KLLossEstimator = Literal["k2", "k3", "full"]
@@ -26,11 +35,13 @@ class Objective:
     """The loss: actor + vf_coef * critic - entropy_coef * entropy + kl_loss_coef * KL(policy || reference).
 
     All clips None and vf_coef 0.1: equation (9). With vf_coef 0 no critic learns, and none is measured.
+    `importance_cap` weighs the actor's loss of each token with core.losses.importance_weights.
     """
 
     clip: float | None = None
     clip_high: float | None = None
     dual_clip: float | None = None
+    importance_cap: float | None = None
     clip_value: float | None = None
     vf_coef: float = 0.1
     entropy_coef: float = 0.0
@@ -40,13 +51,33 @@ class Objective:
 
 @dataclass(frozen=True, kw_only=True)
 class Passes:
-    """How often and in what portions an experience is learned from."""
+    """How often and in what portions an experience is learned from.
+
+    A micro-batch has at most `micro_batch_size` rows, and at most `micro_batch_tokens` tokens with its padding.
+    With `first_is_old` the old log-probs and values of the loss are those of the learning pass itself: the ratio is
+    exactly 1, and nothing had to be read before. Raises ValueError for it if there is more than one step: the second
+    would need what the first one saw.
+    """
 
     epochs: int = 4
     num_mini_batches: int = 1
     micro_batch_size: int = 16
+    micro_batch_tokens: int | None = None
     max_grad_norm: float | None = None
     early_stop_kl: float | None = None
+    first_is_old: bool = False
+
+    def __post_init__(self) -> None:
+        if self.first_is_old and self.epochs * self.num_mini_batches != 1:
+            raise ValueError(
+                f"first_is_old: of {self.epochs} epochs x {self.num_mini_batches} mini-batches only the first step "
+                "sees the old policy. Use 1 x 1, or give the rollout old_log_probs of the learner."
+            )
+
+    @property
+    def portions(self) -> dict[str, Any]:
+        """The bounds of a micro-batch, as every function that reads answers in portions takes them."""
+        return {"micro_batch_size": self.micro_batch_size, "micro_batch_tokens": self.micro_batch_tokens}
 
 
 def learn(
@@ -78,7 +109,7 @@ def learn(
         parameters = [parameter for _, parameter in policy.trainable()]
         for epoch, rows in _mini_batches(len(experience), passes, generator):
             mini_batch = experience.select(rows)
-            seen = _accumulate(policy, mini_batch, engine, objective, passes.micro_batch_size, reference, ptx)
+            seen = _accumulate(policy, mini_batch, engine, objective, passes, reference, ptx)
             if passes.early_stop_kl is not None and seen.mean("policy/approxkl_avg") > passes.early_stop_kl:
                 optimiser.zero_grad(set_to_none=True)
                 return stats + seen + Stats(sums={"early_stop": 1.0}, counts={"early_stop": 1.0})
@@ -93,44 +124,44 @@ def _accumulate(
     mini_batch: Experience,
     engine: Engine,
     objective: Objective,
-    micro_batch_size: int,
+    passes: Passes,
     reference: FrozenReference | None,
     ptx: Ptx | None,
 ) -> Stats:
     """Gradients of one mini-batch, micro-batch by micro-batch over its global token count, and what was measured."""
-    seen, count = Stats.empty(), engine.sum(mini_batch.rollout.mask.sum())
+    count = engine.sum(mini_batch.rollout.mask.sum())
     share = ptx.share if ptx else 1.0
+    measured = list[Mapping[str, Tensor]]()
     policy.train()  # transformers checkpoints activations in train mode only; every dropout is 0
     try:
-        for micro in _micro_batches(mini_batch, micro_batch_size):
-            analysis, kl_tokens = _analyse(policy, micro, objective, reference)
+        for micro, texts in _micro_batches(mini_batch, passes):
+            analysis, kl_tokens = _analyse(policy, micro, texts, objective, reference)
+            if passes.first_is_old:
+                micro = _as_seen_by(analysis, micro)
             engine.backward(ppo_loss(analysis, micro, objective, count, kl_tokens, share))
-            seen += _measure(analysis, micro, objective, kl_tokens)
+            measured.append(_measure(analysis, micro, objective, kl_tokens))
+        seen = _summed(measured)
         if ptx:
-            n = len(mini_batch)
-            seen += accumulate_texts(policy.actor, engine, ptx, n_answers=n, micro_batch_size=micro_batch_size)
+            seen += accumulate_texts(policy.actor, engine, ptx, n_answers=len(mini_batch), **passes.portions)
     finally:
         policy.eval()
     return seen
 
 
 def _analyse(
-    policy: Policy, micro: Experience, objective: Objective, reference: FrozenReference | None
+    policy: Policy, micro: Experience, texts: Layout, objective: Objective, reference: FrozenReference | None
 ) -> tuple[Analysis, Tensor | None]:
     """What the live policy thinks of a micro-batch, and each token's KL from the reference where the loss has one."""
-    rollout = micro.rollout
-    batch, temperature = (rollout.prompts, rollout.responses, rollout.mask), rollout.temperature
+    temperature = micro.rollout.temperature
     if not objective.kl_loss_coef:
-        return policy.analyze(*batch, temperature=temperature), None
+        return policy.read(texts, temperature=temperature), None
     if objective.kl_loss_estimator != "full":
-        analysis = policy.analyze(*batch, temperature=temperature)
-        ref_log_probs = kept(micro.ref_log_probs, rollout.mask)
+        analysis = policy.read(texts, temperature=temperature)
+        ref_log_probs = kept(micro.ref_log_probs, micro.rollout.mask)
         return analysis, kl(analysis.log_probs, ref_log_probs, objective.kl_loss_estimator)
     if reference is None:
         raise ValueError("kl_loss_estimator = 'full' compares whole distributions. Give learn the reference.")
-    ref_logits = reference.logits(*batch)  # first, because it may switch the policy's own adapters off and on again
-    analysis, logits = policy.analyze_with_logits(*batch, temperature=temperature)
-    return analysis, full_kl(logits, ref_logits, temperature)
+    return policy.read_with_kl(texts, reference, temperature=temperature)
 
 
 def ppo_loss(
@@ -155,6 +186,7 @@ def ppo_loss(
         clip=objective.clip,
         clip_high=objective.clip_high,
         dual_clip=objective.dual_clip,
+        weights=_weights(micro, objective),
     )
     if objective.entropy_coef:
         loss = loss - objective.entropy_coef * masked_sum(analysis.entropy, rollout.mask) / count
@@ -168,15 +200,33 @@ def ppo_loss(
     return loss
 
 
+def _as_seen_by(analysis: Analysis, micro: Experience) -> Experience:
+    """The micro-batch with what the learning pass sees in the place of the old numbers, as constants."""
+    log_probs, values = analysis.log_probs.detach(), analysis.values.detach()
+    return replace(micro, rollout=replace(micro.rollout, old_log_probs=log_probs, old_values=values))
+
+
+def _weights(micro: Experience, objective: Objective) -> Tensor | None:
+    if objective.importance_cap is None:
+        return None
+    rollout = micro.rollout
+    return importance_weights(
+        rollout.old_log_probs, rollout.sampler_log_probs, rollout.mask, cap=objective.importance_cap
+    )
+
+
 @torch.no_grad()
-def _measure(analysis: Analysis, micro: Experience, objective: Objective, kl_tokens: Tensor | None) -> Stats:
-    """Sums over response tokens of what dashboards show, under the names that they know."""
+def _measure(
+    analysis: Analysis, micro: Experience, objective: Objective, kl_tokens: Tensor | None
+) -> dict[str, Tensor]:
+    """Sums over response tokens of what dashboards show, under the names that they know, and how many `tokens` there
+    are. They stay on the device: the host waits for them once a mini-batch, in `_summed`."""
     rollout, mask = micro.rollout, micro.rollout.mask
-    tokens = float(mask.sum())
     log_ratio = analysis.log_probs - rollout.old_log_probs
     ratio = log_ratio.exp()
-    old = rollout.old_log_probs
+    old, weights = rollout.old_log_probs, _weights(micro, objective)
     cells = {
+        "tokens": mask.sum(),
         "loss/policy_avg": actor_loss(
             micro.advantages,
             old,
@@ -186,12 +236,17 @@ def _measure(analysis: Analysis, micro: Experience, objective: Objective, kl_tok
             clip=objective.clip,
             clip_high=objective.clip_high,
             dual_clip=objective.dual_clip,
+            weights=weights,
         ),
         "policy/entropy_avg": masked_sum(analysis.entropy, mask),
         "policy/approxkl_avg": masked_sum(0.5 * log_ratio**2, mask),
         "val/ratio": masked_sum(ratio, mask),
         "val/ratio_squared": masked_sum(ratio**2, mask),
+        "sampling/log_prob_difference": masked_sum((rollout.sampler_log_probs - old).abs(), mask),
     }
+    if weights is not None and (cap := objective.importance_cap) is not None:
+        cells["sampling/importance_weight"] = weights.sum()
+        cells["sampling/importance_capped"] = (weights >= cap).sum()
     if kl_tokens is not None:
         cells["loss/kl_avg"] = masked_sum(kl_tokens, mask)
     if objective.clip is not None:
@@ -201,7 +256,16 @@ def _measure(analysis: Analysis, micro: Experience, objective: Objective, kl_tok
         cells["policy/clipfrac_avg"] = clipped.sum()
     if objective.vf_coef:
         cells |= _measure_critic(analysis, micro, objective)
-    return Stats(sums={name: float(cell) for name, cell in cells.items()}, counts=dict.fromkeys(cells, tokens))
+    return cells
+
+
+def _summed(measured: Sequence[Mapping[str, Tensor]]) -> Stats:
+    """The sums of all micro-batches, each over the tokens of all; one transfer from the device."""
+    names = [name for name in measured[0] if name != "tokens"]
+    dtype = measured[0]["val/ratio"].dtype
+    table = torch.stack([torch.stack([cells[name].to(dtype) for name in ("tokens", *names)]) for cells in measured])
+    tokens, *sums = (math.fsum(column) for column in zip(*table.tolist(), strict=True))
+    return Stats(sums=dict(zip(names, sums, strict=True)), counts=dict.fromkeys(names, tokens))
 
 
 def _measure_critic(analysis: Analysis, micro: Experience, objective: Objective) -> dict[str, Tensor]:
@@ -237,10 +301,14 @@ def _mini_batches(count: int, passes: Passes, generator: torch.Generator) -> Ite
             yield epoch, order[start : start + size]
 
 
-def _micro_batches(mini_batch: Experience, size: int) -> Iterator[Experience]:
-    """Portions that fit into memory, similar lengths together, so that little of them is padding."""
+def _micro_batches(mini_batch: Experience, passes: Passes) -> list[tuple[Experience, Layout]]:
+    """Portions that fit into memory, similar lengths together, so that little of them is padding; and their texts.
+
+    All are cut and laid out before the first is learned from: for that the host waits for the device, and then not
+    again before the step.
+    """
     rollout = mini_batch.rollout
-    lengths = rollout.prompts.mask.sum(dim=1) + rollout.mask.sum(dim=1)
-    order = torch.argsort(lengths, stable=True).tolist()
-    for start in range(0, len(order), size):
-        yield mini_batch.select(order[start : start + size])
+    lengths = (rollout.prompts.mask.sum(dim=1) + rollout.mask.sum(dim=1)).tolist()
+    rows = portions(lengths, max_rows=passes.micro_batch_size, max_tokens=passes.micro_batch_tokens)
+    parts = [mini_batch.select(part) for part in rows]
+    return [(part, lay_out(part.rollout.prompts, part.rollout.responses, part.rollout.mask)) for part in parts]

@@ -74,8 +74,23 @@ class Ptx:
         return max(1, round(self.batch_ratio * n_answers))
 
 
-def accumulate_texts(actor: Actor, engine: Engine, ptx: Ptx, *, n_answers: int, micro_batch_size: int) -> Stats:
+def accumulate_texts(
+    actor: Actor,
+    engine: Engine,
+    ptx: Ptx,
+    *,
+    n_answers: int,
+    micro_batch_size: int | None,
+    micro_batch_tokens: int | None = None,
+) -> Stats:
     """Add the gradients of the texts beside one mini-batch of answers. Stats: nats and tokens of `loss/ptx_avg`."""
     texts = ptx.stream.draw(ptx.n_texts(n_answers))
-    seen = accumulate(actor, texts, engine, micro_batch_size=micro_batch_size, weight=ptx.share * ptx.coef)
+    seen = accumulate(
+        actor,
+        texts,
+        engine,
+        micro_batch_size=micro_batch_size,
+        micro_batch_tokens=micro_batch_tokens,
+        weight=ptx.share * ptx.coef,
+    )
     return Stats(sums={"loss/ptx_avg": seen.sums["loss"]}, counts={"loss/ptx_avg": seen.counts["loss"]})

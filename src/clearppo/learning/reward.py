@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from clearppo.batch import Stats
+from clearppo.batch import Stats, portions
 from clearppo.core.losses import all_token_loss, best_of_n_loss, centring_loss, kwise_loss, preference_loss
 from clearppo.core.masks import differing_span
 from clearppo.data.comparisons import ComparisonBatch, ComparisonSet
@@ -19,6 +19,10 @@ from clearppo.learning.optimiser import finite_step
 from clearppo.models.reward_model import RewardModel, length_sorted
 
 Loss = Literal["pairwise", "k-wise", "best-of-n", "all-token"]
+Bounds = tuple[int, int | None]
+"""At most so many texts in the model at once, and at most so many tokens with their padding."""
+Pieces = list[tuple[Tensor, int]]
+"""Rows of a part that are in the model at once, and the width that they need."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,27 +72,29 @@ def learn_comparisons(
     *,
     objective: RewardObjective,
     micro_batch_size: int,
+    micro_batch_tokens: int | None = None,
     max_grad_norm: float | None = None,
 ) -> Stats:
-    """One optimiser step on a batch of comparisons; at most `micro_batch_size` texts are in the model at once.
+    """One optimiser step on a batch of comparisons; at most `micro_batch_size` texts are in the model at once, of at
+    most `micro_batch_tokens` tokens with their padding.
 
-    Each text is read once, and the gradient does not depend on `micro_batch_size`. Only a prompt with more answers than
-    that is read twice: first for its scores, then for their gradients.
+    Each text is read once, and the gradient does not depend on these bounds. Only a prompt with more answers than that
+    is read twice: first for its scores, then for their gradients.
 
     Stats: `loss`; over pairs `accuracy` (a tie is wrong), `margin` (better minus worse), `mean_chosen`,
     `mean_rejected`; over answers `mean_score`, `squared_score`; `grad_norm` before clipping.
     Raises TrainingError if the gradient is not finite; the step is then not taken.
     """
     stats, count = Stats.empty(), engine.sum(torch.tensor(objective.count(batch), device=engine.device))
-    batch = batch.to(engine.device)
+    batch, bounds = batch.to(engine.device), (micro_batch_size, micro_batch_tokens)
     model.train()  # transformers checkpoints activations in train mode only; every dropout is 0
     try:
-        for part, _ in _parts(batch, micro_batch_size):
-            if len(part.ids) <= micro_batch_size:
+        for part, _ in _parts(batch, bounds):
+            if len(pieces := _pieces(part, bounds)) == 1:
                 outputs = _outputs(model, part, objective)
                 engine.backward(comparison_loss(outputs, part, objective, count))
             else:
-                outputs = _learn_in_pieces(model, part, engine, objective, count, micro_batch_size)
+                outputs = _learn_in_pieces(model, part, engine, objective, count, pieces)
             stats += _measured(outputs.detach(), part, objective)
     finally:
         model.eval()
@@ -99,29 +105,36 @@ def learn_comparisons(
 
 @torch.no_grad()
 def measure_comparisons(
-    model: RewardModel, batch: ComparisonBatch, *, objective: RewardObjective, micro_batch_size: int
+    model: RewardModel,
+    batch: ComparisonBatch,
+    *,
+    objective: RewardObjective,
+    micro_batch_size: int,
+    micro_batch_tokens: int | None = None,
 ) -> tuple[Stats, Float[Tensor, " N"]]:
     """What `learn_comparisons` would say of these comparisons, but the gradient's norm, and each answer's score.
 
     The scores stand on the CPU in the order of the rows of `batch`.
     """
     model.eval()
-    stats = Stats.empty()
+    stats, bounds = Stats.empty(), (micro_batch_size, micro_batch_tokens)
     scores = torch.zeros(len(batch.ids), dtype=model.head.weight.dtype)
-    for part, rows in _parts(batch, micro_batch_size):
+    for part, rows in _parts(batch, bounds):
         part = part.to(model.device)
-        outputs = _in_pieces(model, part, objective, micro_batch_size)
+        outputs = _in_pieces(model, part, objective, _pieces(part, bounds))
         stats += _measured(outputs, part, objective)
         scores[torch.tensor(rows)] = _end_scores(outputs, _lengths(part)).cpu()
     return stats, scores
 
 
 @torch.no_grad()
-def score_texts(model: RewardModel, ids: Sequence[Sequence[int]], *, micro_batch_size: int) -> Float[Tensor, " N"]:
+def score_texts(
+    model: RewardModel, ids: Sequence[Sequence[int]], *, micro_batch_size: int, micro_batch_tokens: int | None = None
+) -> Float[Tensor, " N"]:
     """The score of each text of token ids, on the CPU, in their order; similar lengths are read together."""
     model.eval()
     scores = torch.zeros(len(ids), dtype=model.head.weight.dtype)
-    for rows, texts, lengths in length_sorted(ids, micro_batch_size, model.device):
+    for rows, texts, lengths in length_sorted(ids, micro_batch_size, model.device, tokens=micro_batch_tokens):
         scores[torch.tensor(rows)] = model.scores(texts, lengths).cpu()
     return scores
 
@@ -163,37 +176,39 @@ def _outputs(model: RewardModel, part: ComparisonBatch, objective: RewardObjecti
     return read(part.ids, _lengths(part))
 
 
-def _pieces(part: ComparisonBatch, size: int) -> Iterator[tuple[slice, int]]:
-    """At most `size` rows at a time, and the width that they need."""
+def _pieces(part: ComparisonBatch, bounds: Bounds) -> Pieces:
+    """One piece, the whole, unless a single comparison has more or longer answers than may be in the model at once."""
     lengths = _lengths(part).tolist()
-    for start in range(0, len(lengths), size):
-        yield slice(start, start + size), max(lengths[start : start + size])
+    groups = portions(lengths, max_rows=bounds[0], max_tokens=bounds[1])
+    return [(torch.tensor(rows, device=part.ids.device), max(lengths[row] for row in rows)) for rows in groups]
 
 
-def _in_pieces(model: RewardModel, part: ComparisonBatch, objective: RewardObjective, size: int) -> Tensor:
-    """`_outputs` without gradients, at most `size` texts in the model at once."""
-    if len(part.ids) <= size:
+def _in_pieces(model: RewardModel, part: ComparisonBatch, objective: RewardObjective, pieces: Pieces) -> Tensor:
+    """`_outputs` without gradients, a piece at a time."""
+    if len(pieces) == 1:
         return _outputs(model, part, objective)
     lengths = _lengths(part)
-    if objective.loss != "all-token":
-        return torch.cat([model.scores(part.ids[rows, :width], lengths[rows]) for rows, width in _pieces(part, size)])
-    whole = torch.zeros(part.ids.shape, dtype=model.head.weight.dtype, device=part.ids.device)
-    for rows, width in _pieces(part, size):
-        whole[rows, :width] = model.token_scores(part.ids[rows, :width], lengths[rows])
+    shape = part.ids.shape if objective.loss == "all-token" else lengths.shape
+    whole = torch.zeros(shape, dtype=model.head.weight.dtype, device=part.ids.device)
+    for rows, width in pieces:
+        if objective.loss == "all-token":
+            whole[rows, :width] = model.token_scores(part.ids[rows, :width], lengths[rows])
+        else:
+            whole[rows] = model.scores(part.ids[rows, :width], lengths[rows])
     return whole
 
 
 def _learn_in_pieces(
-    model: RewardModel, part: ComparisonBatch, engine: Engine, objective: RewardObjective, count: Tensor, size: int
+    model: RewardModel, part: ComparisonBatch, engine: Engine, objective: RewardObjective, count: Tensor, pieces: Pieces
 ) -> Tensor:
     """The gradient of a prompt with more answers than may be in the model at once, by the chain rule:
     d loss / d weights = sum over texts of (d loss / d score) * (d score / d weights). Returns the scores."""
     with torch.no_grad():
-        outputs = _in_pieces(model, part, objective, size)
+        outputs = _in_pieces(model, part, objective, pieces)
     outputs.requires_grad_(True)
     (slopes,) = torch.autograd.grad(comparison_loss(outputs, part, objective, count), outputs)
     lengths = _lengths(part)
-    for rows, width in _pieces(part, size):
+    for rows, width in pieces:
         if objective.loss == "all-token":
             again = model.token_scores(part.ids[rows, :width], lengths[rows])
             engine.backward((again * slopes[rows, :width]).sum())
@@ -212,13 +227,14 @@ def _measured(outputs: Tensor, part: ComparisonBatch, objective: RewardObjective
         "mean_rejected": rejected.sum(),
     }
     of_answers = {"mean_score": scores.sum(), "squared_score": scores.square().sum()}
-    sums = {"loss": comparison_loss(outputs, part, objective, 1), **of_pairs, **of_answers}
+    cells = {"loss": comparison_loss(outputs, part, objective, 1), **of_pairs, **of_answers}
+    sums = torch.stack([cell.to(scores.dtype) for cell in cells.values()]).tolist()  # one transfer from the device
     counts = {
         "loss": float(objective.count(part)),
         **dict.fromkeys(of_pairs, float(len(part.pairs))),
         **dict.fromkeys(of_answers, float(len(scores))),
     }
-    return Stats(sums={name: float(value) for name, value in sums.items()}, counts=counts)
+    return Stats(sums=dict(zip(cells, sums, strict=True)), counts=counts)
 
 
 def _lengths(part: ComparisonBatch) -> Tensor:
@@ -235,21 +251,27 @@ def _held(outputs: Tensor, lengths: Tensor) -> Tensor:
     return outputs.gather(1, torch.minimum(positions, lengths.unsqueeze(1) - 1))
 
 
-def _parts(batch: ComparisonBatch, size: int) -> Iterator[tuple[ComparisonBatch, list[int]]]:
-    """Whole comparisons, similar lengths together, as many as make `size` texts but one at least; with their rows."""
+def _parts(batch: ComparisonBatch, bounds: Bounds) -> Iterator[tuple[ComparisonBatch, list[int]]]:
+    """Whole comparisons, similar lengths together, as many as the bounds allow but one at least; with their rows."""
     lengths = _lengths(batch).tolist()
     rows: list[list[int]] = [[] for _ in range(len(batch))]
     for row, comparison in enumerate(batch.comparison.tolist()):
         rows[comparison].append(row)
-    order = sorted(range(len(batch)), key=lambda c: max(lengths[row] for row in rows[c]), reverse=True)
+    longest = [max(lengths[row] for row in members) for members in rows]
     taken: list[int] = []
-    for comparison in order:
-        if taken and sum(len(rows[c]) for c in taken) + len(rows[comparison]) > size:
+    for comparison in sorted(range(len(batch)), key=lambda c: longest[c], reverse=True):
+        if taken and not _fit([*taken, comparison], rows, longest[taken[0]], bounds):
             yield _select(batch, taken, rows, lengths)
             taken = []
         taken.append(comparison)
     if taken:
         yield _select(batch, taken, rows, lengths)
+
+
+def _fit(comparisons: list[int], rows: list[list[int]], width: int, bounds: Bounds) -> bool:
+    """Whether all answers of these comparisons may be in the model at once, padded to `width`."""
+    n_texts, (size, tokens) = sum(len(rows[comparison]) for comparison in comparisons), bounds
+    return n_texts <= size and (tokens is None or n_texts * width <= tokens)
 
 
 def _select(

@@ -1,12 +1,13 @@
 """Supervised fine-tuning: one optimiser step of imitating demonstrations."""
 
-from collections.abc import Iterator
+import math
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from clearppo.batch import Sequences, Stats
+from clearppo.batch import Sequences, Stats, portions
 from clearppo.core.losses import Count, sft_loss
 from clearppo.engines.base import Engine
 from clearppo.learning.optimiser import finite_step
@@ -19,13 +20,15 @@ def learn_demonstrations(
     engine: Engine,
     optimiser: torch.optim.Optimizer,
     *,
-    micro_batch_size: int,
+    micro_batch_size: int | None,
+    micro_batch_tokens: int | None = None,
     max_grad_norm: float | None,
 ) -> Stats:
     """One step on -sum(log p(token | what stands before it)) / n over the n tokens of `batch.loss_mask`, in nats.
 
     Every token weighs the same, whatever the length of its text, and the gradient does not depend on the micro-batch
-    size: each micro-batch is divided by the whole batch's n. Stats: `loss` over tokens, `grad_norm` before clipping.
+    size (at most so many texts, and so many tokens with their padding): each micro-batch is divided by the whole
+    batch's n. Stats: `loss` over tokens, `grad_norm` before clipping.
 
     Raises TrainingError if the gradient is not finite (the step is not taken), ValueError if there is nothing to learn.
     """
@@ -33,7 +36,9 @@ def learn_demonstrations(
         raise ValueError("no token of this batch is to be learned. Give rows with a completion.")
     actor.train()  # transformers checkpoints activations in train mode only; every dropout is 0
     try:
-        seen = accumulate(actor, batch, engine, micro_batch_size=micro_batch_size)
+        seen = accumulate(
+            actor, batch, engine, micro_batch_size=micro_batch_size, micro_batch_tokens=micro_batch_tokens
+        )
     finally:
         actor.eval()
     learning = [parameter for parameter in actor.parameters() if parameter.requires_grad]
@@ -42,24 +47,31 @@ def learn_demonstrations(
 
 
 def accumulate(
-    actor: Actor, batch: Sequences, engine: Engine, *, micro_batch_size: int, weight: float | int = 1.0
+    actor: Actor,
+    batch: Sequences,
+    engine: Engine,
+    *,
+    micro_batch_size: int | None,
+    micro_batch_tokens: int | None = None,
+    weight: float | int = 1.0,
 ) -> Stats:
     """Add the gradient of `weight` * loss to what is there; no step. Stats: `loss` over tokens, unweighted."""
-    seen, count = Stats.empty(), engine.sum(batch.loss_mask.sum())
-    for micro in _micro_batches(batch, micro_batch_size):
+    count = engine.sum(batch.loss_mask.sum())
+    seen = list[Tensor]()
+    for micro in _micro_batches(batch, micro_batch_size, micro_batch_tokens):
         log_probs = actor.sequence_log_probs(micro)
         engine.backward(weight * _loss(log_probs, count))
-        seen += _measured(log_probs)
-    return seen
+        seen.append(log_probs.detach())
+    return _measured(seen)
 
 
 @torch.no_grad()
-def measure_demonstrations(actor: Actor, batch: Sequences, *, micro_batch_size: int) -> Stats:
+def measure_demonstrations(
+    actor: Actor, batch: Sequences, *, micro_batch_size: int | None, micro_batch_tokens: int | None = None
+) -> Stats:
     """The same `loss` without learning: summed nats, and the number of tokens. Its exponential is the perplexity."""
-    seen = Stats.empty()
-    for micro in _micro_batches(batch, micro_batch_size):
-        seen += _measured(actor.sequence_log_probs(micro))
-    return seen
+    parts = _micro_batches(batch, micro_batch_size, micro_batch_tokens)
+    return _measured([actor.sequence_log_probs(micro) for micro in parts])
 
 
 def _loss(log_probs: Float[Tensor, " N"], count: Count) -> Float[Tensor, ""]:
@@ -67,13 +79,13 @@ def _loss(log_probs: Float[Tensor, " N"], count: Count) -> Float[Tensor, ""]:
     return sft_loss(log_probs[None], torch.ones_like(log_probs[None], dtype=torch.bool), count=count)
 
 
-def _measured(log_probs: Float[Tensor, " N"]) -> Stats:
-    tokens = log_probs.shape[0]
-    return Stats(sums={"loss": float(_loss(log_probs.detach(), 1))}, counts={"loss": float(tokens)})
+def _measured(parts: Sequence[Tensor]) -> Stats:
+    """The loss of all micro-batches, in one transfer from the device."""
+    sums = torch.stack([_loss(log_probs, 1) for log_probs in parts]).tolist()
+    return Stats(sums={"loss": math.fsum(sums)}, counts={"loss": float(sum(map(len, parts)))})
 
 
-def _micro_batches(batch: Sequences, size: int) -> Iterator[Sequences]:
+def _micro_batches(batch: Sequences, size: int | None, tokens: int | None) -> list[Sequences]:
     """Portions that fit into memory, similar lengths together, so that little of them is padding."""
-    order = torch.argsort(batch.mask.sum(dim=1), stable=True).tolist()
-    for start in range(0, len(order), size):
-        yield batch.select(order[start : start + size])
+    lengths = batch.mask.sum(dim=1).tolist()
+    return [batch.select(rows) for rows in portions(lengths, max_rows=size, max_tokens=tokens)]

@@ -1,6 +1,6 @@
 """Policy and reference from names and a few choices."""
 
-from copy import deepcopy
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +10,8 @@ from transformers import AutoModelForSequenceClassification
 
 from clearppo.errors import ModelError
 from clearppo.models.actor import Actor, SeparateCritic, SharedCritic
+from clearppo.models.frozen_layers import Freeze, FrozenLayers
+from clearppo.models.lean import lean_copy
 from clearppo.models.loading import (
     disable_dropout,
     first_line,
@@ -37,41 +39,55 @@ def make_policy(
     lora: Lora | None = None,
     autocast: bool = False,
     gradient_checkpointing: bool = False,
+    freeze: Freeze | None = None,
 ) -> Policy:
     """Actor and critic around loaded models. Without `separate_critic` the critic is one layer on the actor's states.
 
-    Raises ModelError if the LoRA target modules are not in the model.
+    `freeze` is for both: a separate critic has lower layers of its own that do not learn.
+
+    Raises ModelError if the LoRA target modules are not in the model, and what FrozenLayers raises.
     """
-    actor = make_actor(model, lora=lora, autocast=autocast, gradient_checkpointing=gradient_checkpointing)
+    actor = make_actor(
+        model, lora=lora, autocast=autocast, gradient_checkpointing=gradient_checkpointing, freeze=freeze
+    )
     if separate_critic is None:
         dtype = model.get_input_embeddings().weight.dtype
         return Policy(actor, SharedCritic(actor.hidden_size, dtype).to(actor.device))
     prepare_network(separate_critic, gradient_checkpointing)
+    frozen = freeze_network(separate_critic, freeze)
+    network = separate_critic
     if lora:
-        wrapped = with_lora(separate_critic, lora, head="score")
+        network = with_lora(separate_critic, lora, head="score", but=frozen_names(separate_critic, frozen))
         for parameter in separate_critic.score.parameters():
             parameter.requires_grad_(True)
-        return Policy(actor, SeparateCritic(wrapped))
-    return Policy(actor, SeparateCritic(separate_critic))
+    return Policy(actor, SeparateCritic(network, autocast=autocast, frozen=frozen))
 
 
 def make_actor(
-    model: Any, *, lora: Lora | None = None, autocast: bool = False, gradient_checkpointing: bool = False
+    model: Any,
+    *,
+    lora: Lora | None = None,
+    autocast: bool = False,
+    gradient_checkpointing: bool = False,
+    freeze: Freeze | None = None,
 ) -> Actor:
-    """An actor around a loaded language model, with adapters if `lora` says so.
+    """An actor around a loaded language model, with adapters if `lora` says so; frozen layers get none.
 
-    Raises ModelError if the LoRA target modules are not in the model.
+    Raises ModelError if the LoRA target modules are not in the model, and what FrozenLayers raises.
     """
     prepare_network(model, gradient_checkpointing)
-    return Actor(with_lora(model, lora) if lora else model, autocast=autocast)
+    frozen = freeze_network(model, freeze)
+    network = with_lora(model, lora, but=frozen_names(model, frozen)) if lora else model
+    return Actor(network, autocast=autocast, frozen=frozen)
 
 
-def make_reference(policy: Policy, *, micro_batch_size: int) -> FrozenReference:
-    """The policy's actor as it is now: with LoRA the same weights with adapters off, else a frozen copy."""
+def make_reference(policy: Policy, *, micro_batch_size: int, micro_batch_tokens: int | None = None) -> FrozenReference:
+    """The policy's actor as it is now: with LoRA the same weights with adapters off, else a frozen copy, which is lean
+    where that changes nothing (`lean_copy`). For the sizes see FrozenReference."""
+    sizes = {"micro_batch_size": micro_batch_size, "micro_batch_tokens": micro_batch_tokens}
     if hasattr(policy.actor.model, "disable_adapter"):
-        return AdapterOffReference(policy.actor, policy=policy, micro_batch_size=micro_batch_size)
-    copy = deepcopy(policy.actor).requires_grad_(False).eval()
-    return FrozenReference(copy, policy=policy, micro_batch_size=micro_batch_size)
+        return AdapterOffReference(policy.actor, policy=policy, **sizes)
+    return FrozenReference(lean_copy(policy.actor), policy=policy, **sizes)
 
 
 def load_critic(
@@ -126,14 +142,28 @@ def prepare_network(network: Any, gradient_checkpointing: bool) -> None:
         network.enable_input_require_grads()  # with LoRA nothing below the adapters would ask for gradients
 
 
-def with_lora(model: Any, lora: Lora, head: str | None = None) -> Any:
-    """`model` with adapters on all of `lora`'s layers but `head`. Raises ModelError if it has no such layers."""
+def freeze_network(network: Any, freeze: Freeze | None) -> FrozenLayers | None:
+    """Freeze the lower layers of a loaded network, if that is asked for; before it gets adapters."""
+    return None if freeze is None else FrozenLayers(getattr(network, network.base_model_prefix), freeze)
+
+
+def frozen_names(network: Any, frozen: FrozenLayers | None) -> list[str]:
+    """The names of the network's modules whose weights are frozen, which get no adapters."""
+    if frozen is None:
+        return []
+    prefix = network.base_model_prefix
+    return [f"{prefix}.{name}" for name in frozen.names_in(getattr(network, prefix))]
+
+
+def with_lora(model: Any, lora: Lora, head: str | None = None, but: Sequence[str] = ()) -> Any:
+    """`model` with adapters on all of `lora`'s layers but `head` and those named in `but`. `head` says that this is a
+    classifier, and what its last layer is called. Raises ModelError if it has no such layers."""
     config = LoraConfig(
         r=lora.r,
         lora_alpha=lora.alpha,
         target_modules=lora.target_modules,
         fan_in_fan_out=any(type(part).__name__ == "Conv1D" for part in model.modules()),  # GPT-2 stores them transposed
-        exclude_modules=[head] if head else None,  # a critic's head is new: it learns in full
+        exclude_modules=[*([head] if head else []), *but] or None,  # a critic's head is new: it learns in full
         task_type="FEATURE_EXTRACTION" if head else "CAUSAL_LM",
     )
     try:

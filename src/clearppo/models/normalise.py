@@ -114,7 +114,9 @@ def normalise_scores(
         head.weight.mul_(gain)
     elif norm is not None:
         head.weight.mul_(gain)
-        states = states + _shift(norm, head.weight[0], bias)
+        shift = _shift(norm, head.weight[0], bias)
+        states = states + shift
+        model.moved = model.moved * gain + float(shift @ head.weight[0].double().cpu())
     else:
         gain, bias, spread = _fold_direction(states, head, mode)
     after = _scores(states, head)

@@ -10,10 +10,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from clearppo.batch import Prompts, Rollout, response_width
-from clearppo.core.kl import full_kl
-from clearppo.core.logprobs import log_probs, log_probs_and_entropy
+from clearppo.batch import Prompts, Rollout, portions, response_width
 from clearppo.models.actor import Actor, SeparateCritic, SharedCritic
+from clearppo.models.head import Head
+from clearppo.models.layout import Layout, lay_out
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,26 +41,32 @@ class Policy(nn.Module):
         self, prompts: Prompts, responses: Int[Tensor, "B T"], mask: Bool[Tensor, "B T"], *, temperature: float
     ) -> Analysis:
         """Log-prob, entropy and value of every response token, with gradients; masked cells hold 0."""
-        return self.analyze_with_logits(prompts, responses, mask, temperature=temperature)[0]
+        return self.read(lay_out(prompts, responses, mask), temperature=temperature)
 
-    def analyze_with_logits(
-        self, prompts: Prompts, responses: Int[Tensor, "B T"], mask: Bool[Tensor, "B T"], *, temperature: float
-    ) -> tuple[Analysis, Float[Tensor, "B T V"]]:
-        """`analyze`, and the live logits before the temperature divides them; for a full KL in the loss."""
+    def read(self, texts: Layout, *, temperature: float) -> Analysis:
+        """`analyze` of texts that are laid out already: the host does not wait for the device."""
+        return self._analysis(texts, self._states(texts), temperature)
+
+    def read_with_kl(
+        self, texts: Layout, reference: "FrozenReference", *, temperature: float
+    ) -> tuple[Analysis, Float[Tensor, "B T"]]:
+        """`read`, and KL(policy || reference) over the whole vocabulary before every token, with gradients of the
+        policy; for a full KL in the loss. No logits are kept."""
+        other = reference.states(texts)  # first, because it may switch the policy's own adapters off and on again
+        hidden = self._states(texts)
         with self.actor.precision():
-            hidden = self.actor.states(prompts, responses, mask)
-            logits = self.actor.logits(hidden)
-            if isinstance(self.critic, SharedCritic):
-                values = self.critic(hidden)
-            else:
-                values = self.critic(prompts, responses, mask)
-        token_log_probs, entropy = log_probs_and_entropy(logits, responses, temperature)
-        analysis = Analysis(
-            log_probs=token_log_probs.masked_fill(~mask, 0.0),
-            entropy=entropy.masked_fill(~mask, 0.0),
-            values=values.masked_fill(~mask, 0.0),
-        )
-        return analysis, logits
+            kl = self.actor.head.full_kl(hidden, reference.head, other, temperature)
+        return self._analysis(texts, hidden, temperature), texts.spread(kl)
+
+    def _states(self, texts: Layout) -> Float[Tensor, "N H"]:
+        with self.actor.precision():
+            return self.actor.states(texts)
+
+    def _analysis(self, texts: Layout, hidden: Float[Tensor, "N H"], temperature: float) -> Analysis:
+        with self.actor.precision():
+            log_probs, entropy = self.actor.head.log_probs_and_entropy(hidden, texts.tokens, temperature)
+        values = self.critic(hidden) if isinstance(self.critic, SharedCritic) else self.critic(texts)
+        return Analysis(log_probs=texts.spread(log_probs), entropy=texts.spread(entropy), values=texts.spread(values))
 
     def trainable(self) -> list[tuple[str, nn.Parameter]]:
         """Names and parameters that learn."""
@@ -68,68 +74,92 @@ class Policy(nn.Module):
 
 
 class FrozenReference:
-    """A frozen copy of the actor. The policy is only looked at for the full KL, which needs both."""
+    """A frozen copy of the actor. The policy is only looked at for the full KL, which needs both.
 
-    def __init__(self, actor: Actor, *, policy: Policy, micro_batch_size: int) -> None:
+    At most `micro_batch_size` rows are in the model at once, and at most `micro_batch_tokens` cells (None: no limit).
+    """
+
+    def __init__(
+        self, actor: Actor, *, policy: Policy, micro_batch_size: int, micro_batch_tokens: int | None = None
+    ) -> None:
         self.actor = actor
         self.policy = policy
         self.micro_batch_size = micro_batch_size
+        self.micro_batch_tokens = micro_batch_tokens
+
+    @property
+    def head(self) -> Head:
+        """What makes the reference's logits of its `states`."""
+        return self.actor.head
 
     @torch.no_grad()
     def log_probs(self, rollout: Rollout) -> Float[Tensor, "B T"]:
         """log p_ref of every response token at the rollout's temperature, in nats; masked cells hold 0."""
         out = torch.zeros_like(rollout.old_log_probs)
-        for rows, prompts, responses, mask in micro_batches(
-            rollout.prompts, rollout.responses, rollout.mask, self.micro_batch_size
-        ):
-            values = log_probs(self.logits(prompts, responses, mask), responses, rollout.temperature)
-            _scatter(out, rows, values.masked_fill(~mask, 0.0))
+        for rows, texts in self._portions(rollout):
+            hidden = self.states(texts)
+            with self.actor.precision():
+                log_probs = self.head.log_probs(hidden, texts.tokens, rollout.temperature)
+            _scatter(out, rows, texts.spread(log_probs))
         return out
 
     @torch.no_grad()
     def full_kl(self, rollout: Rollout) -> Float[Tensor, "B T"]:
         """KL(policy || reference) over the whole vocabulary before every token, in nats; masked cells hold 0."""
         out = torch.zeros_like(rollout.old_log_probs)
-        actor, temperature = self.policy.actor, rollout.temperature
-        for rows, prompts, responses, mask in micro_batches(
-            rollout.prompts, rollout.responses, rollout.mask, self.micro_batch_size
-        ):
-            reference = self.logits(prompts, responses, mask)
+        actor = self.policy.actor
+        for rows, texts in self._portions(rollout):
+            other = self.states(texts)
             with actor.precision():
-                logits = actor.logits(actor.states(prompts, responses, mask))
-            _scatter(out, rows, full_kl(logits, reference, temperature).masked_fill(~mask, 0.0))
+                kl = actor.head.full_kl(actor.states(texts), self.head, other, rollout.temperature)
+            _scatter(out, rows, texts.spread(kl))
         return out
 
     @torch.no_grad()
-    def logits(
-        self, prompts: Prompts, responses: Int[Tensor, "B T"], mask: Bool[Tensor, "B T"]
-    ) -> Float[Tensor, "B T V"]:
-        """Logits before every response token, which no temperature has divided yet; as many rows as are given."""
+    def states(self, texts: Layout) -> Float[Tensor, "N H"]:
+        """The reference's last hidden state before every response token; as many rows as are given."""
         with self.actor.precision():
-            return self.actor.logits(self.actor.states(prompts, responses, mask))
+            return self.actor.states(texts)
+
+    def _portions(self, rollout: Rollout) -> Iterator[tuple[list[int], Layout]]:
+        sizes = self.micro_batch_size, self.micro_batch_tokens
+        for rows, prompts, responses, mask in micro_batches(rollout.prompts, rollout.responses, rollout.mask, *sizes):
+            yield rows, lay_out(prompts, responses, mask)
 
 
 class AdapterOffReference(FrozenReference):
     """With LoRA: the policy's own weights with the adapters switched off, so that no copy is kept."""
 
-    def logits(
-        self, prompts: Prompts, responses: Int[Tensor, "B T"], mask: Bool[Tensor, "B T"]
-    ) -> Float[Tensor, "B T V"]:
+    @property
+    def head(self) -> Head:
+        """See FrozenReference."""
+        return self.actor.head.bare
+
+    def states(self, texts: Layout) -> Float[Tensor, "N H"]:
         """See FrozenReference."""
         with self.actor.model.disable_adapter():
-            return super().logits(prompts, responses, mask)
+            return super().states(texts)
 
 
 @torch.no_grad()
 def analyze_in_micro_batches(
-    policy: Policy, prompts: Prompts, responses: Tensor, mask: Tensor, *, temperature: float, micro_batch_size: int
+    policy: Policy,
+    prompts: Prompts,
+    responses: Tensor,
+    mask: Tensor,
+    *,
+    temperature: float,
+    micro_batch_size: int,
+    micro_batch_tokens: int | None = None,
 ) -> Analysis:
-    """`policy.analyze` without gradients over any number of rows; the micro-batch size changes nothing."""
+    """`policy.analyze` without gradients over any number of rows; the size of the micro-batches changes nothing."""
     kept = {
         name: torch.zeros(responses.shape, device=responses.device, dtype=_result_dtype(policy))
         for name in ("log_probs", "entropy", "values")
     }
-    for rows, part, part_responses, part_mask in micro_batches(prompts, responses, mask, micro_batch_size):
+    for rows, part, part_responses, part_mask in micro_batches(
+        prompts, responses, mask, micro_batch_size, micro_batch_tokens
+    ):
         analysis = policy.analyze(part, part_responses, part_mask, temperature=temperature)
         for name, out in kept.items():
             _scatter(out, rows, getattr(analysis, name))
@@ -137,13 +167,11 @@ def analyze_in_micro_batches(
 
 
 def micro_batches(
-    prompts: Prompts, responses: Tensor, mask: Tensor, size: int
+    prompts: Prompts, responses: Tensor, mask: Tensor, size: int, tokens: int | None = None
 ) -> Iterator[tuple[list[int], Prompts, Tensor, Tensor]]:
-    """Rows in groups of at most `size`, similar lengths together, each cut to its own width."""
-    lengths = prompts.mask.sum(dim=1) + mask.sum(dim=1)
-    order = torch.argsort(lengths, stable=True).tolist()
-    for start in range(0, len(order), size):
-        rows = order[start : start + size]
+    """Rows in `portions` of at most `size` rows and `tokens` cells of prompt and response, each cut to its width."""
+    lengths = (prompts.mask.sum(dim=1) + mask.sum(dim=1)).tolist()
+    for rows in portions(lengths, max_rows=size, max_tokens=tokens):
         index = torch.tensor(rows, device=responses.device)
         width = response_width(mask[index])
         yield rows, prompts.select(rows), responses[index][:, :width], mask[index][:, :width]

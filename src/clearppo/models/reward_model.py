@@ -3,9 +3,7 @@
 It is a sequence classifier of transformers with one label, so that what is saved here can be loaded by anyone.
 """
 
-import inspect
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from copy import deepcopy
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -13,13 +11,14 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.nn import functional
 from transformers import AutoModelForSequenceClassification
 
+from clearppo.batch import portions
 from clearppo.core.masks import widen
 from clearppo.errors import ModelError
-from clearppo.models.actor import hidden_states, plain_weights
+from clearppo.models.actor import plain_weights
 from clearppo.models.build import Lora, prepare_network, with_lora
+from clearppo.models.fingerprint import fingerprint
 from clearppo.models.loading import (
     architecture_of,
     context_length,
@@ -29,6 +28,7 @@ from clearppo.models.loading import (
     refuse_attention,
     resolve_model,
 )
+from clearppo.models.network import Network, at, scored
 from clearppo.models.saving import contiguous, padding_id
 
 HEAD = "score"  # the name of the last layer in transformers' decoder classifiers
@@ -41,32 +41,27 @@ class Judgement(Protocol):
     def save(self, directory: Path) -> None: ...
 
 
-class RewardModel(nn.Module):
+class RewardModel(Network):
     """Texts of token ids, right-padded with anything, and their lengths; one score each, in float32 at least.
 
     The score is a linear layer on the last hidden state of the text's last token, which is found by its length and
     never by looking for padding. The layer stays in float32 under bfloat16, weights or autocast. What stands behind a
     text's end is not read.
+
+    With LoRA `base` is the fingerprint of the weights below the adapters, and `moved` how far every score has been
+    moved in the final norm, which is none of the adapter's (models/normalise.py): both for models/trunk.py.
     """
 
-    def __init__(self, model: Any, *, autocast: bool = False) -> None:
-        super().__init__()
-        self.model: Any = model
-        self.autocast = autocast
-        # A PeftModel wraps the classifier; its LoRA layers sit inside, so running the inner model applies them.
-        self._classifier = [model.get_base_model() if hasattr(model, "get_base_model") else model]
-        self._takes_position_ids = "position_ids" in inspect.signature(self.backbone.forward).parameters
+    def __init__(self, model: Any, *, autocast: bool = False, base: str | None = None) -> None:
+        super().__init__(model, autocast=autocast)
+        self.base = base
+        self.moved = 0.0
         self.head.to(torch.promote_types(self.head.weight.dtype, torch.float32))
 
     @property
     def classifier(self) -> Any:
         """The transformers model without a PEFT wrapper (its layers may be LoRA layers)."""
-        return self._classifier[0]
-
-    @property
-    def backbone(self) -> Any:
-        """The transformer without its head."""
-        return getattr(self.classifier, self.classifier.base_model_prefix)
+        return self.inner
 
     @property
     def head(self) -> nn.Linear:
@@ -74,17 +69,9 @@ class RewardModel(nn.Module):
         return self.classifier.score
 
     @property
-    def device(self) -> torch.device:
-        return self.classifier.get_input_embeddings().weight.device
-
-    @property
     def room(self) -> int | None:
         """The longest text, in tokens, that the model was built for, or None if its config does not say."""
         return context_length(self.classifier)
-
-    def precision(self) -> AbstractContextManager[Any]:
-        """bf16 autocast over float32 weights if this model was made for it, else nothing."""
-        return torch.autocast(self.device.type, dtype=torch.bfloat16) if self.autocast else nullcontext()
 
     def scores(self, ids: Int[Tensor, "N L"], lengths: Int[Tensor, " N"]) -> Float[Tensor, " N"]:
         """The score of each text, at its last token. Every length is 1 at least."""
@@ -97,17 +84,12 @@ class RewardModel(nn.Module):
 
     def last_states(self, ids: Int[Tensor, "N L"], lengths: Int[Tensor, " N"]) -> Float[Tensor, "N H"]:
         """The last hidden state of each text's last token, in float32 at least: what `read` makes a score of."""
-        hidden = self._states(ids, lengths)
-        return widen(hidden[torch.arange(len(ids), device=ids.device), lengths - 1])
+        ends = torch.arange(len(ids), device=ids.device) * ids.shape[1] + lengths - 1
+        return widen(at(self._states(ids, lengths), ends))
 
     def read(self, states: Float[Tensor, "*shape H"]) -> Float[Tensor, "*shape"]:
         """The head on hidden states."""
-        with torch.autocast(states.device.type, enabled=False):
-            return functional.linear(states.to(self.head.weight.dtype), self.head.weight, self.head.bias).squeeze(-1)
-
-    def trainable(self) -> list[tuple[str, nn.Parameter]]:
-        """Names and parameters that learn."""
-        return [(name, parameter) for name, parameter in self.named_parameters() if parameter.requires_grad]
+        return scored(self.head, states)
 
     def save(self, directory: Path, tokenizer: Any, judgement: Judgement) -> None:
         """A directory for AutoModelForSequenceClassification: adapters merged, one label, a padding token, and
@@ -126,21 +108,18 @@ class RewardModel(nn.Module):
         judgement.save(directory)
 
     def _states(self, ids: Int[Tensor, "N L"], lengths: Int[Tensor, " N"]) -> Float[Tensor, "N L H"]:
-        inside = torch.arange(ids.shape[1], device=ids.device) < lengths.unsqueeze(1)
         with self.precision():
-            return hidden_states(self.backbone, ids, inside, self._takes_position_ids)
+            return self.hidden_states(ids, lengths)
 
 
 def length_sorted(
-    ids: Sequence[Sequence[int]], size: int, device: torch.device
+    ids: Sequence[Sequence[int]], size: int, device: torch.device, *, tokens: int | None = None, fill: int = 0
 ) -> Iterator[tuple[list[int], Tensor, Tensor]]:
-    """(rows, right-padded ids, lengths) of at most `size` texts at a time, the longest first: if memory does not
-    suffice it fails at once."""
-    order = sorted(range(len(ids)), key=lambda row: len(ids[row]), reverse=True)
-    for start in range(0, len(order), size):
-        rows = order[start : start + size]
+    """(rows, ids right-padded with `fill`, lengths) of at most `size` texts and `tokens` cells at a time (None: any
+    number), the longest first: if memory does not suffice it fails at once."""
+    for rows in portions([len(text) for text in ids], max_rows=size, max_tokens=tokens):
         width = len(ids[rows[0]])
-        texts = torch.tensor([[*ids[row], *[0] * (width - len(ids[row]))] for row in rows], device=device)
+        texts = torch.tensor([[*ids[row], *[fill] * (width - len(ids[row]))] for row in rows], device=device)
         yield rows, texts, torch.tensor([len(ids[row]) for row in rows], device=device)
 
 
@@ -156,7 +135,8 @@ def make_reward_model(
         return RewardModel(classifier, autocast=autocast)
     wrapped = with_lora(classifier, lora, head=HEAD)
     classifier.score.requires_grad_(True)
-    return RewardModel(wrapped, autocast=autocast)
+    base = fingerprint(getattr(classifier, classifier.base_model_prefix))
+    return RewardModel(wrapped, autocast=autocast, base=base)
 
 
 def load_classifier(

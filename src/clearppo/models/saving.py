@@ -25,9 +25,9 @@ def save_actor(actor: Actor, tokenizer: Any, directory: Path) -> None:
 
 
 def save_adapter(actor: Actor, directory: Path) -> None:
-    """The LoRA adapter alone, in PEFT's format."""
+    """The LoRA adapter alone, in PEFT's format; a reward model's on the same trunk is left out."""
     with quiet_transformers():
-        actor.model.save_pretrained(directory)
+        actor.model.save_pretrained(directory, selected_adapters=[actor.model.active_adapter])
 
 
 def save_critic(policy: Policy, tokenizer: Any, directory: Path) -> None:

@@ -1,7 +1,10 @@
 """Drawing one token a row from logits: temperature, then top-k, then top-p, then the inverse of the cumulative sum.
 
-One random number a row is enough: torch.multinomial draws one a vocabulary entry, which costs 20 times more.
+One random number a row is enough: torch.multinomial draws one a vocabulary entry, which costs 20 times more. A row's
+numbers come from a stream of its own, so that they depend on nothing that happens in other rows.
 """
+
+from random import Random
 
 import torch
 from jaxtyping import Float, Int
@@ -9,7 +12,17 @@ from torch import Tensor
 
 from clearppo.errors import TrainingError
 
-PREFILTER = 1024
+BLOCK = 128
+PREFILTER = 512
+NOTHING = -1
+
+
+def row_stream(seed: int, row: int) -> Random:
+    """The random numbers of the `row`-th row that a sampler with this seed answers: one in [0, 1) for each token.
+
+    Each stream starts from a hash (SHA-512) of the two numbers, which are therefore all its state.
+    """
+    return Random(f"{seed}/{row}")
 
 
 def draw(
@@ -25,44 +38,87 @@ def draw(
     `uniform` is in [0, 1): the token is the first whose cumulative probability exceeds it. `temperature = 0` takes the
     most probable token; then both log-probs are those at temperature 1. Ties at the k-th place are all kept.
 
-    Raises TrainingError if the probabilities of a row are not finite.
+    A row whose probabilities are not finite gets the token -1, which `on_host` reports: a check here would make the
+    host wait for the device once more.
     """
+    probabilities = (logits if temperature in (0, 1) else logits / temperature).softmax(dim=-1)
     if temperature == 0:
-        tokens = logits.argmax(dim=-1)
-        chosen = logits.log_softmax(dim=-1).gather(1, tokens[:, None]).squeeze(1)
-        return tokens, chosen, chosen
-    log_probs = (logits / temperature).log_softmax(dim=-1)
-    kept = log_probs
+        tokens = logits.argmax(dim=-1, keepdim=True)
+        chosen = probabilities.gather(1, tokens).log().squeeze(1)
+        return tokens.squeeze(1).masked_fill(~chosen.isfinite(), NOTHING), chosen, chosen
+    # In place from here on: fresh tensors of this size cost more than the arithmetic.
+    cut = False
     if 0 < top_k < logits.shape[-1]:
-        kth = kept.topk(top_k, dim=-1).values[:, -1:]
-        kept = kept.masked_fill(kept < kth, float("-inf"))
+        cut = True
+        probabilities.masked_fill_(logits < logits.topk(top_k, dim=-1).values[:, -1:], 0.0)
     if top_p < 1.0:
-        kept = _keep_top_p(kept, top_p)
-    cumulative = kept.exp().cumsum(dim=-1)
-    total = cumulative[:, -1:]
-    if not bool(total.isfinite().all()):
+        cut = True
+        probabilities.masked_fill_(probabilities < _last_of_top_p(probabilities, top_p), 0.0)
+    tokens, total = _inverse(probabilities, uniform)
+    own = probabilities.gather(1, tokens).log().squeeze(1)
+    drawn = own - total.log().squeeze(1) if cut else own  # all probabilities together are 1 but for rounding
+    return tokens.masked_fill(~total.isfinite(), NOTHING).squeeze(1), drawn, own
+
+
+def on_host(tokens: Int[Tensor, " B"]) -> list[int]:
+    """The tokens as numbers, in one transfer. Raises TrainingError if a row had no probabilities to draw from."""
+    numbers = tokens.tolist()
+    if NOTHING in numbers:
         raise TrainingError(
             "the policy's probabilities are no numbers any more (NaN): its weights have diverged, or the model is "
             "broken. Use a smaller --learning_rate, or --dtype float32 --bf16 false."
         )
-    # Rounding may lift uniform * total to total itself, behind which no token lies.
-    threshold = torch.minimum(uniform[:, None].to(total.dtype) * total, torch.nextafter(total, torch.zeros_like(total)))
-    tokens = torch.searchsorted(cumulative, threshold, right=True)
-    policy_log_probs = log_probs.gather(1, tokens).squeeze(1)
-    if kept is log_probs:
-        return tokens.squeeze(1), policy_log_probs, policy_log_probs
-    drawn = policy_log_probs - kept.logsumexp(dim=-1)
-    return tokens.squeeze(1), drawn, policy_log_probs
+    return numbers
 
 
-def _keep_top_p(log_probs: Float[Tensor, "B V"], top_p: float) -> Float[Tensor, "B V"]:
-    """The smallest set of most probable tokens whose share of what is left reaches top_p; the rest become -inf."""
-    log_probs = log_probs.log_softmax(dim=-1)
-    width = min(PREFILTER, log_probs.shape[-1])
-    best = log_probs.topk(width, dim=-1).values
-    if width < log_probs.shape[-1] and bool((best.exp().sum(dim=-1) < top_p).any()):
-        best = log_probs.sort(dim=-1, descending=True).values  # a flat distribution: the prefilter did not reach
-    before = best.exp().cumsum(dim=-1) - best.exp()
-    # A token is kept if what stands before it has not reached top_p yet; the first always is.
-    last = (before < top_p).sum(dim=-1, keepdim=True).clamp(min=1) - 1
-    return log_probs.masked_fill(log_probs < best.gather(1, last), float("-inf"))
+def _inverse(
+    weights: Float[Tensor, "B V"], uniform: Float[Tensor, " B"]
+) -> tuple[Int[Tensor, "B 1"], Float[Tensor, "B 1"]]:
+    """The first token of each row at which the running sum exceeds uniform x total, and the total.
+
+    The sum runs over blocks of tokens first, then within the block that was hit: adding up a block is much cheaper than
+    writing a running sum over it.
+    """
+    V = weights.shape[-1]
+    whole = V // BLOCK * BLOCK
+    sums = weights[:, :whole].unflatten(1, (-1, BLOCK)).sum(dim=-1)
+    blocks = _running(torch.cat([sums, weights[:, whole:].sum(dim=-1, keepdim=True)], dim=-1))
+    threshold = _below(uniform[:, None].to(blocks.dtype) * blocks[:, -1:], blocks[:, -1:])
+    block = torch.searchsorted(blocks, threshold, right=True).clamp(max=blocks.shape[-1] - 1)  # NaN is behind the last
+    before = blocks.gather(1, (block - 1).clamp(min=0)).masked_fill(block == 0, 0.0)
+    columns = block * BLOCK + torch.arange(BLOCK, device=weights.device)
+    inside = _running(weights.gather(1, columns.clamp(max=V - 1)).masked_fill(columns >= V, 0.0))
+    # Within the block the sum is rounded another way, so the rest of the threshold may reach its end.
+    place = torch.searchsorted(inside, _below(threshold - before, inside[:, -1:]), right=True)
+    tokens = (block * BLOCK + place).clamp(max=V - 1)
+    return tokens, blocks[:, -1:].to(weights.dtype)
+
+
+def _running(weights: Float[Tensor, "B K"]) -> Float[Tensor, "B K"]:
+    """The running sum; in float64 where there is one: a GPU adds in parallel, and a rounded sum could fall."""
+    return weights.cumsum(dim=-1, dtype=torch.float32 if weights.device.type == "mps" else torch.float64)
+
+
+def _below(threshold: Float[Tensor, "B 1"], total: Float[Tensor, "B 1"]) -> Float[Tensor, "B 1"]:
+    """At most the number before `total`: rounding may lift a threshold to it, and no token lies behind."""
+    return torch.minimum(threshold, torch.nextafter(total, torch.zeros_like(total)))
+
+
+def _last_of_top_p(kept: Float[Tensor, "B V"], top_p: float) -> Float[Tensor, "B 1"]:
+    """The least probability in the smallest set of most probable tokens whose share reaches top_p."""
+    goal, V = top_p * kept.sum(dim=-1, keepdim=True), kept.shape[-1]
+    if kept.device.type != "cpu":  # sorting is cheap there, and a look at what a prefilter reached is not
+        return _last_before(kept.sort(dim=-1, descending=True).values, goal)
+    last, rows, width = torch.empty_like(goal), torch.arange(len(kept)), PREFILTER
+    while len(rows):  # peaked rows first; the flatter ones again, with more tokens
+        best = kept[rows].topk(min(width, V), dim=-1).values
+        last[rows] = _last_before(best, goal[rows])
+        rows = rows[best.sum(dim=-1) < goal[rows, 0]] if width < V else rows[:0]
+        width *= 16
+    return last
+
+
+def _last_before(descending: Float[Tensor, "B K"], goal: Float[Tensor, "B 1"]) -> Float[Tensor, "B 1"]:
+    """The token at which the running sum reaches the goal (or the last there is): all before it have not reached it."""
+    reached = (_running(descending) < goal).sum(dim=-1, keepdim=True)
+    return descending.gather(1, reached.clamp(max=descending.shape[-1] - 1))

@@ -1,140 +1,152 @@
-"""A sampler in this process, on the policy's own weights: one prefill, then one token a step, finished rows leave."""
+"""A sampler in this process: prompts wait in a queue, rows grow a token a step, finished rows make room for others."""
 
+from collections import deque
 from collections.abc import Iterator
-from copy import deepcopy
 from dataclasses import dataclass, field
-from typing import Any
+from random import Random
 
 import torch
 from torch import Tensor
 
-from clearppo.batch import FinishReason, Prompts, response_width
-from clearppo.models.actor import Actor, SharedCritic, plain_weights
+from clearppo.batch import FinishReason, Prompts
+from clearppo.models.actor import SharedCritic
 from clearppo.models.policy import Policy
-from clearppo.rollout.cache import ShrinkingCache
-from clearppo.rollout.draw import draw
-from clearppo.rollout.sampler import ExactGeneration, Generation, SamplingSettings, TextDecoder
+from clearppo.rollout.decoder import Decoder, make_decoder
+from clearppo.rollout.draw import draw, on_host, row_stream
+from clearppo.rollout.sampler import Generation, SamplingSettings, TextDecoder
 
-
-@dataclass
-class _Columns:
-    """The answers while they grow: [B, T] tensors on the device, and why each row ended."""
-
-    responses: Tensor
-    mask: Tensor
-    log_probs: Tensor
-    policy_log_probs: Tensor
-    values: Tensor
-    finish: list[FinishReason]
-    tokens: list[list[int]] = field(default_factory=list)
+REFILL = 4  # new rows start when a quarter of the places is free: a prefill holds up all rows that are going on
 
 
 class InProcessSampler:
-    """Samples with the policy's weights themselves (float32, or pure bfloat16), or with a bfloat16 copy of them.
+    """Samples with the policy's weights through a Decoder; one in bf16 if the policy computes in bf16 autocast.
 
-    A copy is kept when the policy computes in bf16 autocast: a decode step then reads half as much and casts nothing.
-    With the weights themselves in float32 or more, generations are exact: their log-probs and, with a shared critic,
-    values equal those of one full forward pass to rounding (ExactGeneration).
+    Where the decoder is exact, so are generations: their log-probs and values equal those of one full forward pass to
+    rounding. Values are known with a shared critic only: they fall off the same hidden states.
 
-    A row's random numbers depend on the seed, the call and the row's place, not on when other rows end.
+    A row's random numbers depend on `seed` and on how many rows were `answered` before it: not on its neighbours, on
+    when they end, on how rows are cut into calls, or on `settings.max_batch_size`. These two numbers are all the state
+    there is; set them to go on from where another sampler stood.
+
+    `decoder`: one made for the same policy, to be shared; the weights that it holds are those that are sampled from.
     """
 
-    def __init__(self, policy: Policy, tokenizer: TextDecoder, settings: SamplingSettings, *, seed: int) -> None:
+    def __init__(
+        self,
+        policy: Policy,
+        tokenizer: TextDecoder,
+        settings: SamplingSettings,
+        *,
+        seed: int,
+        decoder: Decoder | None = None,
+    ) -> None:
         self.settings = settings
         self.tokenizer = tokenizer
+        self.seed = seed
+        self.answered = 0
         self.version = 0
-        self._random = torch.Generator().manual_seed(seed)
+        self.decoder = decoder or make_decoder(policy.actor, dtype=torch.bfloat16 if policy.actor.autocast else None)
         self._critic = policy.critic if isinstance(policy.critic, SharedCritic) else None
-        self._copied = policy.actor.autocast
-        self._actor = bf16_copy(policy.actor) if self._copied else policy.actor
-        weight = policy.actor.causal_lm.get_input_embeddings().weight
-        self.exact = not self._copied and self._critic is not None and weight.dtype in (torch.float32, torch.float64)
 
     @property
     def device(self) -> torch.device:
         """Where it decodes; prompts must be there."""
-        return self._actor.device
+        return self.decoder.device
 
     def load(self, policy: Policy, version: int) -> None:
-        """Copy the policy's present weights if this sampler keeps a copy; otherwise it sees them anyway."""
+        """Take over the policy's present weights; the decoder may keep a copy that computes faster."""
         self.version = version
-        if self._copied:
-            copy_weights(policy.actor, self._actor)
+        self.decoder.load(policy.actor)
 
     @torch.no_grad()
     def generate(self, prompts: Prompts) -> Generation:
-        """One answer a prompt; decodes at most `settings.max_batch_size` rows at once, with the same result."""
-        uniform = torch.rand(len(prompts), self.settings.max_tokens, generator=self._random, dtype=torch.float64)
-        size = self.settings.max_batch_size or len(prompts)
-        parts = []
-        for start in range(0, len(prompts), size):
-            rows = list(range(start, min(start + size, len(prompts))))
-            columns = self._empty(len(rows))
-            for _ in self._decode(prompts.select(rows), uniform[rows], columns):
-                pass
-            parts.append(columns)
-        return self._joined(parts)
+        """One answer a prompt, in the order of the prompts; equal prompts that start together are read once."""
+        return self._generate(prompts, self._streams(len(prompts)))
 
     @torch.no_grad()
     def stream(self, prompts: Prompts) -> Iterator[str]:
         """The answer to a single prompt, piece by piece as it grows; for talking to a model."""
-        uniform = torch.rand(1, self.settings.max_tokens, generator=self._random, dtype=torch.float64)
-        columns = self._empty(1)
+        answers = _Answers.empty(1)
         shown = ""
-        for _ in self._decode(prompts, uniform, columns):
-            text = self._text(columns.tokens[0])
+        for _ in self._decode(prompts, self._streams(1), answers):
+            text = self._text(answers.tokens[0])
             if text.endswith("\N{REPLACEMENT CHARACTER}"):  # half a character: wait for its other bytes
                 continue
             yield text[len(shown) :]
             shown = text
 
-    def _decode(self, prompts: Prompts, uniform: Tensor, columns: _Columns) -> Iterator[None]:
-        """Fill `columns` token by token; yields after each step."""
-        settings, actor, device = self.settings, self._actor, self._actor.device
-        width, rows = prompts.ids.shape[1], list(range(len(prompts)))
-        lengths = prompts.mask.sum(dim=1)
-        attention = torch.ones(len(prompts), width + settings.max_tokens, dtype=torch.long, device=device)
-        attention[:, :width] = prompts.mask
-        store = ShrinkingCache(actor.causal_lm.config, width + settings.max_tokens)
-        inputs, positions = prompts.ids, (attention[:, :width].cumsum(dim=1) - 1).clamp(min=0)
-        uniform = uniform.to(columns.log_probs.dtype).to(device)  # MPS has no float64
-        for t in range(settings.max_tokens):
-            hidden = actor.step(inputs, attention[:, : width + t], positions, store.cache)[:, -1:]
-            index = torch.tensor(rows, device=device)
+    def _streams(self, count: int) -> list[Random]:
+        """The random numbers of the next `count` rows, a stream each."""
+        first, self.answered = self.answered, self.answered + count
+        return [row_stream(self.seed, row) for row in range(first, self.answered)]
+
+    def _generate(self, prompts: Prompts, streams: list[Random]) -> Generation:
+        answers = _Answers.empty(len(prompts))
+        for _ in self._decode(prompts, streams, answers):
+            pass
+        responses, mask = answers.padded(self.device)
+        return Generation(
+            responses=responses,
+            mask=mask,
+            log_probs=answers.table(answers.log_probs, mask),
+            policy_log_probs=answers.table(answers.policy_log_probs, mask),
+            values=answers.table(answers.values, mask) if self._critic is not None else None,
+            exact=self.decoder.exact,
+            finish_reasons=tuple(answers.finish),
+            completions=tuple(self._text(tokens) for tokens in answers.tokens),
+            temperature=self.settings.temperature,
+            policy_version=self.version,
+        )
+
+    def _decode(self, prompts: Prompts, streams: list[Random], answers: "_Answers") -> Iterator[None]:
+        """Let `answers` grow, one token a live row at a time; yields after each step."""
+        settings, decoder, device = self.settings, self.decoder, self.decoder.device
+        queue = _Queue([ids[mask].tolist() for ids, mask in zip(prompts.ids.cpu(), prompts.mask.cpu(), strict=True)])
+        size = min(settings.max_batch_size or len(prompts), len(prompts))
+        precision = torch.float32 if device.type == "mps" else torch.float64  # MPS has no float64
+        live: list[int] = []  # the row of each of the decoder's places
+        tokens = torch.empty(0, dtype=torch.long, device=device)
+        while queue or live:
+            going_on, start = len(live), self._start_now(size - len(live), len(live), len(queue))
+            if start and not live:
+                decoder.begin(rows=min(size, len(queue)), length=queue.longest + settings.max_tokens)
+            texts, copies, new = queue.take(size - len(live) if start else 0)
+            live = live + new
+            # Before the step: moving them later would wait until the device has done it.
+            uniform = torch.tensor([streams[row].random() for row in live], dtype=precision, device=device)
+            states = [decoder.step(tokens)] if going_on else []
+            hidden = torch.cat([*states, decoder.start(texts, copies)]) if start else states[0]
             tokens, drawn, own = draw(
-                actor.logits(hidden).squeeze(1),
-                uniform[index, t],
+                decoder.logits(hidden),
+                uniform,
                 temperature=settings.temperature,
                 top_k=settings.top_k,
                 top_p=settings.top_p,
             )
-            columns.responses[index, t] = tokens
-            columns.mask[index, t] = True
-            columns.log_probs[index, t] = drawn.to(columns.log_probs.dtype)
-            columns.policy_log_probs[index, t] = own.to(columns.log_probs.dtype)
-            if self.exact and self._critic is not None:
-                columns.values[index, t] = self._critic(hidden).squeeze(1).to(columns.values.dtype)
-            going = self._still_going(rows, tokens.tolist(), columns)
+            values = self._critic(hidden[:, None]).squeeze(1) if self._critic is not None else None
+            answers.grow(live, on_host(tokens), drawn, own, values)
+            going = [place for place, row in enumerate(live) if not self._ended(answers, row)]
             yield
-            if not going or t + 1 == settings.max_tokens:
-                return
-            slots = store.keep(going, len(rows)) if len(going) < len(rows) else list(range(len(rows)))
-            rows = [rows[slot] for slot in slots]
-            picked = torch.tensor(slots, device=device)
-            attention = attention[picked]
-            inputs = tokens[picked][:, None]
-            positions = (lengths[torch.tensor(rows, device=device)] + t)[:, None]
+            if not going:
+                live = []  # begin() forgets them
+            elif len(going) < len(live):
+                places = decoder.keep(going)
+                live = [live[place] for place in places]
+                tokens = tokens[torch.tensor(places, device=device)]
 
-    def _still_going(self, rows: list[int], tokens: list[int], columns: _Columns) -> list[int]:
-        """Note the new tokens and which rows they end; returns the slots whose rows go on."""
-        going = []
-        for slot, (row, token) in enumerate(zip(rows, tokens, strict=True)):
-            columns.tokens[row].append(token)
-            if token in self.settings.stop_token_ids or self._ends_in_text(columns.tokens[row]):
-                columns.finish[row] = "stop"
-            else:
-                going.append(slot)
-        return going
+    def _start_now(self, free: int, live: int, waiting: int) -> bool:
+        """Whether rows that wait should start: when nobody is left, or enough can join those that are going on."""
+        if not live:
+            return True
+        return self.decoder.joins and 0 < min(waiting, -(-(free + live) // REFILL)) <= free
+
+    def _ended(self, answers: "_Answers", row: int) -> bool:
+        """Whether the newest token ends the row's answer, and notes why."""
+        tokens = answers.tokens[row]
+        if tokens[-1] in self.settings.stop_token_ids or self._ends_in_text(tokens):
+            answers.finish[row] = "stop"
+            return True
+        return len(tokens) == self.settings.max_tokens
 
     def _ends_in_text(self, tokens: list[int]) -> bool:
         if not self.settings.stop_strings:
@@ -145,60 +157,86 @@ class InProcessSampler:
         before, now = (self.tokenizer.decode(part[-4 * longest - 4 :]) for part in (tokens[:-1], tokens))
         return any(now.count(text) > before.count(text) or now.endswith(text) for text in self.settings.stop_strings)
 
-    def _empty(self, count: int) -> _Columns:
-        shape, device = (count, self.settings.max_tokens), self._actor.device
-        weight = self._actor.causal_lm.get_input_embeddings().weight
-        dtype = torch.float64 if weight.dtype == torch.float64 else torch.float32
-        zeros = {
-            name: torch.zeros(shape, device=device, dtype=dtype) for name in ("log_probs", "policy_log_probs", "values")
-        }
-        return _Columns(
-            responses=torch.zeros(shape, dtype=torch.long, device=device),
-            mask=torch.zeros(shape, dtype=torch.bool, device=device),
-            finish=["length"] * count,
-            tokens=[[] for _ in range(count)],
-            **zeros,
-        )
-
-    def _joined(self, parts: list[_Columns]) -> Generation:
-        def whole(name: str) -> Tensor:
-            return torch.cat([getattr(part, name) for part in parts])
-
-        mask = whole("mask")
-        width = response_width(mask)
-        common: dict[str, Any] = {
-            "responses": whole("responses")[:, :width],
-            "mask": mask[:, :width],
-            "log_probs": whole("log_probs")[:, :width],
-            "finish_reasons": tuple(reason for part in parts for reason in part.finish),
-            "completions": tuple(self._text(tokens) for part in parts for tokens in part.tokens),
-            "temperature": self.settings.temperature,
-            "policy_version": self.version,
-        }
-        if not self.exact:
-            return Generation(**common)
-        return ExactGeneration(
-            policy_log_probs=whole("policy_log_probs")[:, :width], values=whole("values")[:, :width], **common
-        )
-
     def _text(self, tokens: list[int]) -> str:
         return str(self.tokenizer.decode(tokens, skip_special_tokens=True))
 
 
-def bf16_copy(actor: Actor) -> Actor:
-    """A plain (adapter-free) model with the actor's present weights in bfloat16, for decoding only."""
-    model = deepcopy(actor.model)
-    if hasattr(model, "merge_and_unload"):
-        model = model.merge_and_unload()
-    for parameter in model.parameters():
-        # Parameters only: rotary frequencies and other buffers lose positions when rounded to 8 bits.
-        parameter.data = parameter.data.to(torch.bfloat16)
-        parameter.requires_grad_(False)
-    return Actor(model)
+class _Queue:
+    """Rows that wait for a place in the decoder: equal prompts together, the longest first.
+
+    Neighbours of one length need no padding where a decoder pads, and what needs most memory comes first: if there is
+    too little, that shows at the start.
+    """
+
+    def __init__(self, prompts: list[list[int]]) -> None:
+        rows: dict[tuple[int, ...], list[int]] = {}
+        for row, tokens in enumerate(prompts):
+            rows.setdefault(tuple(tokens), []).append(row)
+        self._groups = deque(
+            sorted(((list(tokens), group) for tokens, group in rows.items()), key=lambda g: -len(g[0]))
+        )
+
+    def __len__(self) -> int:
+        return sum(len(group) for _, group in self._groups)
+
+    @property
+    def longest(self) -> int:
+        """The length of the longest prompt that waits, in tokens."""
+        return len(self._groups[0][0])
+
+    def take(self, count: int) -> tuple[list[list[int]], list[int], list[int]]:
+        """The next `count` rows or all there are: their prompts, how many rows each is for, and the rows in order."""
+        prompts, copies, taken = [], [], []
+        while len(taken) < count and self._groups:
+            tokens, group = self._groups.popleft()
+            now, later = group[: count - len(taken)], group[count - len(taken) :]
+            if later:
+                self._groups.appendleft((tokens, later))
+            prompts.append(tokens)
+            copies.append(len(now))
+            taken += now
+        return prompts, copies, taken
 
 
-def copy_weights(source: Actor, target: Actor) -> None:
-    """Write the source's weights (adapters merged) into the target's, in the target's precision."""
-    weights = target.causal_lm.state_dict()
-    for name, weight in plain_weights(source.causal_lm):
-        weights[name].copy_(weight)
+@dataclass
+class _Answers:
+    """The answers while they grow. Numbers stay on the device, a tensor a step, until they are asked for."""
+
+    tokens: list[list[int]]
+    finish: list[FinishReason]
+    rows: list[int] = field(default_factory=list)
+    columns: list[int] = field(default_factory=list)
+    log_probs: list[Tensor] = field(default_factory=list)
+    policy_log_probs: list[Tensor] = field(default_factory=list)
+    values: list[Tensor] = field(default_factory=list)
+
+    @classmethod
+    def empty(cls, count: int) -> "_Answers":
+        return cls(tokens=[[] for _ in range(count)], finish=["length"] * count)
+
+    def grow(self, rows: list[int], tokens: list[int], drawn: Tensor, own: Tensor, values: Tensor | None) -> None:
+        """A token for each of these rows, with its log-probs and perhaps the value before it."""
+        for row, token in zip(rows, tokens, strict=True):
+            self.rows.append(row)
+            self.columns.append(len(self.tokens[row]))
+            self.tokens[row].append(token)
+        self.log_probs.append(drawn)
+        self.policy_log_probs.append(own)
+        if values is not None:
+            self.values.append(values.to(own.dtype))
+
+    def padded(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Tokens and mask [B, T], T the longest answer's length."""
+        lengths = torch.tensor([len(tokens) for tokens in self.tokens])
+        mask = torch.arange(int(lengths.max())) < lengths[:, None]
+        responses = torch.zeros(mask.shape, dtype=torch.long)
+        responses[mask] = torch.tensor([token for tokens in self.tokens for token in tokens])
+        return responses.to(device), mask.to(device)
+
+    def table(self, steps: list[Tensor], mask: Tensor) -> Tensor:
+        """What was noted step by step, as [B, T] with 0 where the mask is False."""
+        out = torch.zeros(mask.shape, dtype=steps[0].dtype, device=mask.device)
+        out[torch.tensor(self.rows, device=mask.device), torch.tensor(self.columns, device=mask.device)] = torch.cat(
+            steps
+        )
+        return out

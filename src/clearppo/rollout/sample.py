@@ -1,9 +1,19 @@
 """采样: the pupil answers."""
 
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
 from clearppo.batch import Prompts, Rollout
-from clearppo.models.policy import Policy, analyze_in_micro_batches
-from clearppo.rollout.sampler import ExactGeneration, Sampler
+from clearppo.models.actor import SharedCritic
+from clearppo.models.layout import lay_out
+from clearppo.models.policy import Analysis, Policy, analyze_in_micro_batches, micro_batches
+from clearppo.rollout.sampler import Generation, Sampler
 from clearppo.rollout.truncate import Truncation
+
+OldLogProbs = Literal["auto", "learner", "sampler"]
 
 
 def sample(
@@ -11,30 +21,28 @@ def sample(
     prompts: Prompts,
     sampler: Sampler,
     *,
+    old_log_probs: OldLogProbs = "auto",
     micro_batch_size: int = 16,
+    micro_batch_tokens: int | None = None,
     truncation: Truncation | None = None,
 ) -> Rollout:
     """Answer the prompts and note what the policy thought of every token: old_log_probs and old_values.
 
-    If the sampler used the learner's own weights and arithmetic, its numbers are taken; otherwise the learner reads
-    the answers once more, so that the ratio of the first update is 1 whatever sampled.
+    With `old_log_probs` "learner" the learner reads the answers once more, so that the ratio of the first update is 1
+    whatever sampled. With "sampler" the sampler's numbers are taken, and only a critic of which it knows nothing still
+    reads the answers. "auto" takes the sampler's if the generation is exact, else the learner's.
 
     `truncation` cuts `completions`, which the scorers read, and says in `finish_reasons` which answers came to an end;
     the tokens, their mask and their numbers stay whole.
     """
     generation = sampler.generate(prompts)
-    if isinstance(generation, ExactGeneration):
-        old_log_probs, old_values = generation.policy_log_probs, generation.values
+    bounds = (micro_batch_size, micro_batch_tokens)
+    if old_log_probs == "sampler" or (old_log_probs == "auto" and generation.exact):
+        old, values = generation.policy_log_probs, generation.values
+        values = _values(policy, prompts, generation, bounds) if values is None else values
     else:
-        analysis = analyze_in_micro_batches(
-            policy,
-            prompts,
-            generation.responses,
-            generation.mask,
-            temperature=generation.temperature,
-            micro_batch_size=micro_batch_size,
-        )
-        old_log_probs, old_values = analysis.log_probs, analysis.values
+        analysis = _analysis(policy, prompts, generation, bounds)
+        old, values = analysis.log_probs, analysis.values
     completions, finish_reasons = generation.completions, generation.finish_reasons
     if truncation is not None:
         completions, finish_reasons = truncation.read(generation.responses, generation.mask)
@@ -42,11 +50,39 @@ def sample(
         prompts=prompts,
         responses=generation.responses,
         mask=generation.mask,
-        old_log_probs=old_log_probs,
-        old_values=old_values,
+        old_log_probs=old,
+        old_values=values,
         sampler_log_probs=generation.log_probs,
         finish_reasons=finish_reasons,
         completions=completions,
         temperature=generation.temperature,
         policy_version=generation.policy_version,
     )
+
+
+def _analysis(policy: Policy, prompts: Prompts, generation: Generation, bounds: tuple[int, int | None]) -> Analysis:
+    return analyze_in_micro_batches(
+        policy,
+        prompts,
+        generation.responses,
+        generation.mask,
+        temperature=generation.temperature,
+        micro_batch_size=bounds[0],
+        micro_batch_tokens=bounds[1],
+    )
+
+
+@torch.no_grad()
+def _values(
+    policy: Policy, prompts: Prompts, generation: Generation, bounds: tuple[int, int | None]
+) -> Float[Tensor, "B T"]:
+    """The critic's values where the sampler knows none: a critic with a backbone of its own need not wait for the
+    actor's."""
+    if isinstance(policy.critic, SharedCritic):
+        return _analysis(policy, prompts, generation, bounds).values
+    out = torch.zeros_like(generation.policy_log_probs)
+    for rows, part, responses, mask in micro_batches(prompts, generation.responses, generation.mask, *bounds):
+        texts = lay_out(part, responses, mask)
+        values = texts.spread(policy.critic(texts))
+        out[torch.tensor(rows, device=out.device), : values.shape[1]] = values.to(out.dtype)
+    return out

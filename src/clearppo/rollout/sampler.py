@@ -18,6 +18,7 @@ class SamplingSettings:
 
     An answer ends with the first stop token or stop string (both are kept in the response) or after `max_tokens`.
     `temperature = 0` takes the most probable token; it is for talking to a model and for evaluation, not for PPO.
+    At most `max_batch_size` answers grow at the same time (None: all of them), with the same result.
     """
 
     max_tokens: int
@@ -36,30 +37,34 @@ class SamplingSettings:
                 f"temperature = {self.temperature}, top_k = {self.top_k}, top_p = {self.top_p}: use a temperature of 0 "
                 "or more, top_k of 0 (off) or more, and top_p above 0 and up to 1 (off)."
             )
+        if self.max_batch_size is not None and self.max_batch_size < 1:
+            raise ConfigError(
+                f"max_batch_size = {self.max_batch_size} lets no answer grow. Use 1 or more, or None for no limit."
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Generation:
-    """A sampler's answers. `log_probs` are of the distribution that was drawn from: after temperature, top_k, top_p."""
+    """A sampler's answers, and what it thought of every token; masked cells hold 0.
+
+    `log_probs` are of the distribution that was drawn from, after temperature, top_k and top_p; `policy_log_probs` over
+    the whole vocabulary at `temperature`; both in nats. `values` are the critic's before each token, None if the
+    sampler cannot know them (another engine, a critic with a backbone of its own).
+
+    `exact`: the sampler used the learner's own weights and arithmetic, so `policy_log_probs`, and `values` where they
+    are known, are what the policy's `analyze` would say, to rounding. Otherwise they are near it.
+    """
 
     responses: Int[Tensor, "B T"]
     mask: Bool[Tensor, "B T"]
     log_probs: Float[Tensor, "B T"]
+    policy_log_probs: Float[Tensor, "B T"]
+    values: Float[Tensor, "B T"] | None
+    exact: bool
     finish_reasons: tuple[FinishReason, ...]
     completions: tuple[str, ...]
     temperature: float
     policy_version: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class ExactGeneration(Generation):
-    """Answers by the learner's own weights and arithmetic: what `analyze` would say is known already, to rounding.
-
-    `policy_log_probs` are over the whole vocabulary at `temperature` (top_k and top_p have no part in them).
-    """
-
-    policy_log_probs: Float[Tensor, "B T"]
-    values: Float[Tensor, "B T"]
 
 
 @runtime_checkable
@@ -97,6 +102,9 @@ class FakeSampler:
             responses=torch.tensor(self.tokens, device=device).expand(shape).clone(),
             mask=torch.ones(shape, dtype=torch.bool, device=device),
             log_probs=torch.zeros(shape, device=device),
+            policy_log_probs=torch.zeros(shape, device=device),
+            values=None,
+            exact=False,
             finish_reasons=("length",) * len(prompts),
             completions=(" ".join(str(token) for token in self.tokens),) * len(prompts),
             temperature=self.temperature,

@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 
+from clearppo.train.listener import Summary
+
 CITATION = """\
 @misc{clearppo,
   title  = {ClearPPO: PPO for language models from human feedback},
@@ -68,10 +70,9 @@ def ppo_card(*, critic: bool, average: bool) -> CardKind:
 
 def model_card(
     *,
-    kind: CardKind = PPO,
+    kind: CardKind,
     base_model: str,
-    objective: str,
-    facts: Sequence[tuple[str, str]],
+    summary: Summary,
     history: Sequence[Mapping[str, float]],
     ended: str,
     found: str = "",
@@ -82,7 +83,7 @@ def model_card(
     """
     rows = "\n".join(_course(name, history) for name in kind.numbers if any(name in row for row in history))
     table = f"\n| | first {kind.round} | last {kind.round} |\n|---|---|---|\n{rows}\n" if rows else ""
-    settings = "\n".join(f"| {name} | {value.replace('|', chr(92) + '|')} |" for name, value in facts)
+    settings = "\n".join(f"| {name} | {value.replace('|', chr(92) + '|')} |" for name, value in summary.facts)
     return f"""---
 library_name: transformers
 pipeline_tag: {kind.pipeline}
@@ -94,7 +95,7 @@ tags: [{kind.tags}]
 
 {ended}
 
-    {objective}
+    {summary.objective}
 {table}{f"{chr(10)}{found}{chr(10)}" if found else ""}
 | setting | value |
 |---|---|

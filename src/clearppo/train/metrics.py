@@ -234,8 +234,21 @@ def num_eos_tokens(m: Measured) -> float:
 
 @metric("sampling/log_prob_difference", "nats per token")
 def log_prob_difference(m: Measured) -> float:
-    """mean |sampler_log_prob - old_log_prob|: how far sampling and learning disagree about the same weights."""
-    return float(masked_mean((m.rollout.sampler_log_probs - m.rollout.old_log_probs).abs(), m.rollout.mask))
+    """mean |sampler_log_prob - old_log_prob| of the loss: how far sampling and learning disagree about the same
+    weights."""
+    return m.stats.mean("sampling/log_prob_difference")
+
+
+@metric("sampling/importance_weight", "1")
+def importance_weight(m: Measured) -> float | None:
+    """mean min(p_old / p_sampler, cap) over tokens. Absent without --importance_cap."""
+    return _mean_or_none(m, "sampling/importance_weight")
+
+
+@metric("sampling/importance_capped", "share of tokens")
+def importance_capped(m: Measured) -> float | None:
+    """Share of tokens whose weight is the cap. Absent without --importance_cap."""
+    return _mean_or_none(m, "sampling/importance_capped")
 
 
 @metric("lr", "1")

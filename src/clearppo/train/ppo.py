@@ -23,6 +23,7 @@ from clearppo.models.ema import EMA
 from clearppo.models.policy import FrozenReference, Policy
 from clearppo.rollout import Sampler, Truncation
 from clearppo.rollout import sample as _sample
+from clearppo.rollout.sample import OldLogProbs
 from clearppo.train.track import Track
 
 
@@ -35,6 +36,7 @@ class Recipe:
 
     n_iterations: int
     truncation: Truncation | None = None
+    old_log_probs: OldLogProbs = "auto"
     kl_estimator: KLEstimator = "k1"
     score_clip: float | None = None
     missing_eos_penalty: float | None = None
@@ -53,6 +55,11 @@ class Recipe:
     warmup_steps: int | None = None
     warmup_start: float = 0.0
     min_lr_ratio: float = 0.0
+
+    @property
+    def sampling(self) -> dict[str, Any]:
+        """What stays the same for `sample` in every iteration, but for its portions."""
+        return {"old_log_probs": self.old_log_probs, "truncation": self.truncation}
 
     @property
     def judging(self) -> dict[str, Any]:
@@ -113,8 +120,8 @@ def ppo_loop(
 ) -> None:
     """Run `recipe.n_iterations` iterations; `policy` is trained in place. One pass of the loop is one iteration."""
     watched = track.stopwatch.phase
-    sample = partial(_sample, micro_batch_size=passes.micro_batch_size, truncation=recipe.truncation)
-    sample, judge = watched("sampling", sample), watched("feedback", partial(_judge, **recipe.judging))
+    sample = watched("sampling", partial(_sample, **recipe.sampling, **passes.portions))
+    judge = watched("feedback", partial(_judge, **recipe.judging))
     credit = watched("learning", partial(_credit, **recipe.crediting))
     learn = partial(_learn, objective=objective, passes=passes, generator=generator, reference=reference, ptx=ptx)
     learn = watched("learning", learn)

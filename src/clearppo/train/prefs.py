@@ -24,7 +24,7 @@ TAKEN = frozenset({"completions", "scores", "pairs", "chosen", "rejected", "marg
 
 @dataclass(kw_only=True)
 class PrefsRun:
-    """Everything a run needs, wired by build_prefs.py. `order` are the prompts to answer, `batch_prompts` at a time."""
+    """Everything a run needs, wired by build/prefs.py. `order` are the prompts to answer, `batch_prompts` at a time."""
 
     sampler: Sampler
     scorer: Scorer

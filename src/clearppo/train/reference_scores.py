@@ -24,6 +24,7 @@ def reference_moments(
     *,
     truncation: Truncation | None,
     micro_batch_size: int,
+    micro_batch_tokens: int | None = None,
 ) -> tuple[FixedMoments, int]:
     """Moments of the scores of at least 256 answers, in whole batches, or of all batches that a short run has.
 
@@ -32,7 +33,15 @@ def reference_moments(
     """
     scores: list[torch.Tensor] = []
     while sum(map(len, scores)) < N_ANSWERS and (prompts := next(prompt_batches, None)) is not None:
-        rollout = sample(policy, prompts, sampler, micro_batch_size=micro_batch_size, truncation=truncation)
+        rollout = sample(
+            policy,
+            prompts,
+            sampler,
+            old_log_probs="sampler",  # only the scores are looked at
+            micro_batch_size=micro_batch_size,
+            micro_batch_tokens=micro_batch_tokens,
+            truncation=truncation,
+        )
         scores.append(judge(rollout, scorer, reference, kl_coef=0.0).raw_scores)
     seen = torch.cat(scores)
     return FixedMoments.of(seen), len(seen)

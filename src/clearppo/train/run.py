@@ -1,6 +1,7 @@
 """A PPO run from its parts to its files: announce, check, loop, save."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +13,6 @@ from clearppo.core.kl import AdaptiveKL, FixedKL
 from clearppo.core.normalise import ScoreScaling
 from clearppo.data import PromptSet, prompt_batches
 from clearppo.engines.base import Engine
-from clearppo.errors import ClearPPOError
 from clearppo.feedback.scorer import Scorer
 from clearppo.learning import Objective, Passes, Ptx
 from clearppo.models.ema import EMA
@@ -23,15 +23,16 @@ from clearppo.rundir import RunDir
 from clearppo.train.card import model_card, ppo_card
 from clearppo.train.listener import Listener, Summary
 from clearppo.train.ppo import Recipe, ppo_loop
+from clearppo.train.profile import profiled
 from clearppo.train.reference_scores import reference_moments
+from clearppo.train.rescue import rescued
 from clearppo.train.selfcheck import self_check
 from clearppo.train.track import Track
-from clearppo.train.undisturbed import undisturbed
 
 
 @dataclass(frozen=True, kw_only=True)
 class PPORun:
-    """Everything that `train` needs. build.py makes one from a PPOConfig.
+    """Everything that `train` needs. build/ppo.py makes one from a PPOConfig.
 
     `scaling` None: the scores are scaled by those of the start policy's answers, which are measured before the loop.
     """
@@ -69,10 +70,13 @@ class PPORun:
         self.run_dir.begin()
         self.run_dir.write("config.yaml", dump_config(self.config))
         ema = EMA(self.policy.actor, self.config.run.ema_decay)
-        try:
+        with rescued(
+            lambda name, ended: self.save(name, ended, ema), self.track.history, self.recipe.n_iterations,
+            round="iteration", noun="policy", run_dir=self.run_dir, listener=self.listener,
+        ), self._profiled() as batches:  # fmt: skip
             ppo_loop(
                 self.policy,
-                self._batches(),
+                batches,
                 sampler=self.sampler,
                 scorer=self.scorer,
                 scaling=scaling,
@@ -88,11 +92,8 @@ class PPORun:
                 ema=ema,
                 track=self.track,
             )
-        except (ClearPPOError, KeyboardInterrupt) as error:
-            self._rescue(error, ema)
-            raise
         self.listener.phase("saving")
-        self.save(".", f"Trained for {self.track.iterations} iterations.", ema)
+        self.save(".", f"Trained for {len(self.track.history)} iterations.", ema)
         self.listener.finished()
         return self.track.history
 
@@ -112,8 +113,7 @@ class PPORun:
                 model_card(
                     kind=ppo_card(critic=self.config.has_critic, average=ema.decay is not None),
                     base_model=model.model_name_or_path,
-                    objective=self.summary.objective,
-                    facts=self.summary.facts,
+                    summary=self.summary,
                     history=self.track.history,
                     ended=ended,
                 ),
@@ -124,13 +124,18 @@ class PPORun:
         self.listener.phase("measuring")
         moments, n = reference_moments(
             self.policy, self._batches(), self.sampler, self.scorer, self.reference, truncation=self.recipe.truncation,
-            micro_batch_size=self.passes.micro_batch_size,
+            **self.passes.portions,
         )  # fmt: skip
         self.listener.note(
             f"scores are scaled by those of {n} answers of the start model: mean {moments.mean:.4g}, standard "
             f"deviation {moments.std:.4g}"
         )
         return moments
+
+    def _profiled(self) -> AbstractContextManager[Iterator[Prompts]]:
+        chosen = self.config.run.profile or ()
+        device = self.engine.device
+        return profiled(self._batches(), chosen, run_dir=self.run_dir, listener=self.listener, device=device)
 
     def _batches(self) -> Iterator[Prompts]:
         run = self.config.run
@@ -139,32 +144,3 @@ class PPORun:
             self.config.sampling.num_generations,
         )  # fmt: skip
         return (prompts.to(self.engine.device) for prompts in batches)
-
-    def _rescue(self, error: BaseException, ema: EMA) -> None:
-        """Save what has been learned before the error takes the process away. Never hides the error."""
-        if self.track.iterations == 0:
-            return
-        self.listener.phase("saving")
-        said = self._quietly(
-            lambda: self.save(
-                "interrupted",
-                f"Ended early after {self.track.iterations} of {self.recipe.n_iterations} iterations: "
-                f"{type(error).__name__}.",
-                ema,
-            )
-        )
-        place = self.run_dir.path / "interrupted"
-        self.listener.note(
-            f"the policy after {self.track.iterations} iterations is in {place}"
-            if said is None
-            else f"not saved: {said}"
-        )
-
-    @staticmethod
-    def _quietly(action: Callable[[], None]) -> ClearPPOError | None:
-        try:
-            with undisturbed():
-                action()
-        except ClearPPOError as error:
-            return error
-        return None

@@ -11,6 +11,12 @@ def count(parameters: Iterable[nn.Parameter]) -> str:
     return f"{total / 1e6:,.1f} M" if total >= 1e5 else f"{total:,}"
 
 
+def micro_batches(rows: int, tokens: int | None) -> str:
+    """ "micro-batches of at most 16 rows, 4,096 tokens"."""
+    bound = "" if tokens is None else f", {tokens:,} tokens"
+    return f"micro-batches of at most {rows} rows{bound}"
+
+
 def trainable(parameters: Iterable[nn.Parameter]) -> str:
     """The count of those that learn."""
     return count(parameter for parameter in parameters if parameter.requires_grad)

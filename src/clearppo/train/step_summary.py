@@ -4,21 +4,22 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import nn
 
 from clearppo.config import NetworkConfig, RewardModelConfig, SFTConfig
 from clearppo.data.comparisons import ComparisonSet
 from clearppo.data.demonstrations import SequenceSet
+from clearppo.models.actor import Actor
+from clearppo.models.reward_model import RewardModel
 from clearppo.train.listener import Summary
-from clearppo.train.sizes import count, trainable
+from clearppo.train.sizes import count, micro_batches, trainable
 from clearppo.train.supervised import Course
 
 Part = SequenceSet | ComparisonSet
 
 
 def summarise_sft(
-    config: SFTConfig, model: nn.Module, *, autocast: bool, learned: SequenceSet, held_out: SequenceSet | None,
-    course: Course, device: torch.device,
+    config: SFTConfig, actor: Actor, *, learned: SequenceSet, held_out: SequenceSet | None, course: Course,
+    micro_batch_tokens: int | None, device: torch.device,
 ) -> Summary:  # fmt: skip
     """The loss, the model, the data, the length of the run, and what the user should know."""
     what = (
@@ -31,8 +32,8 @@ def summarise_sft(
     )
     return Summary(
         objective=f"minimise E[-log p(token | what stands before it)],  E over {what}",
-        facts=[data, *_facts(config, held_out, course, device)],
-        models=[_model("policy", config.model, model, autocast, device)],
+        facts=[data, *_facts(config, held_out, course, micro_batch_tokens, device)],
+        models=[_model("policy", config.model, actor, device)],
         notes=_notes(config, learned, held_out),
         round="step",
         headline=sft_headline,
@@ -40,8 +41,8 @@ def summarise_sft(
 
 
 def summarise_reward(
-    config: RewardModelConfig, model: nn.Module, *, template: str, autocast: bool, learned: ComparisonSet,
-    held_out: ComparisonSet | None, course: Course, device: torch.device,
+    config: RewardModelConfig, model: RewardModel, *, template: str, learned: ComparisonSet,
+    held_out: ComparisonSet | None, course: Course, micro_batch_tokens: int | None, device: torch.device,
 ) -> Summary:  # fmt: skip
     """The loss, the model, the data, what it reads, the length of the run, and what the user should know."""
     data = (
@@ -61,9 +62,9 @@ def summarise_reward(
             data,
             ("reads", repr(template)),
             ("scores", scale[config.rm.score_normalisation]),
-            *_facts(config, held_out, course, device),
+            *_facts(config, held_out, course, micro_batch_tokens, device),
         ],
-        models=[_model("reward model", config.model, model, autocast, device)],
+        models=[_model("reward model", config.model, model, device)],
         notes=_notes(config, learned, held_out),
         round="step",
         headline=reward_headline,
@@ -104,20 +105,24 @@ def _line(line: str, metrics: Mapping[str, float], held_out: tuple[str, str]) ->
     return f"{line}  epoch {metrics['epoch']:.2f}  {metrics['tokens_per_second']:.0f} tok/s"
 
 
-def _model(role: str, config: NetworkConfig, model: nn.Module, autocast: bool, device: torch.device) -> dict[str, str]:
+def _model(role: str, config: NetworkConfig, model: Actor | RewardModel, device: torch.device) -> dict[str, str]:
     parameters = list(model.parameters())
     return {
         "model": role,
         "from": config.model_name_or_path,
         "parameters": count(parameters),
         "trainable": trainable(parameters),
-        "dtype": "bf16 autocast over float32" if autocast else config.dtype,
+        "dtype": "bf16 autocast over float32" if model.autocast else config.dtype,
         "device": str(device),
     }
 
 
 def _facts(
-    config: SFTConfig | RewardModelConfig, held_out: Part | None, course: Course, device: torch.device
+    config: SFTConfig | RewardModelConfig,
+    held_out: Part | None,
+    course: Course,
+    tokens: int | None,
+    device: torch.device,
 ) -> list[tuple[str, str]]:
     run, optim = config.run, config.optim
     passes = course.n_steps / course.steps_per_epoch
@@ -126,7 +131,7 @@ def _facts(
         (
             "steps",
             f"{course.n_steps} of {min(run.batch_size, len(course.lengths))} rows, {passes:.3g} epochs "
-            f"(micro-batches of {run.micro_batch_size} texts)",
+            f"({micro_batches(run.micro_batch_size, tokens)})",
         ),
         ("learning rate", f"{optim.learning_rate:g}, {optim.lr_scheduler_type}"),
         ("dropout", "off"),

@@ -5,14 +5,18 @@ import time
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
+import torch
+
 from clearppo.train.listener import Listener
 
+PHASE = "phase: "
+"""What the name of a phase begins with in a profile."""
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
 class Stopwatch:
-    """Wraps the phases: tells the listener which one begins and adds up their seconds."""
+    """Wraps the phases: tells the listener which one begins and adds up their seconds. A profile shows them by name."""
 
     def __init__(self, listener: Listener) -> None:
         self.listener = listener
@@ -26,7 +30,8 @@ class Stopwatch:
             self.listener.phase(name)
             start = time.perf_counter()
             try:
-                return function(*args, **kwargs)
+                with torch.profiler.record_function(f"{PHASE}{name}"):
+                    return function(*args, **kwargs)
             finally:
                 self._seconds[name] = self._seconds.get(name, 0.0) + time.perf_counter() - start
 

@@ -5,20 +5,42 @@ import torch
 from clearppo.config import PPOConfig, objective
 from clearppo.config.kinds import number
 from clearppo.data import PromptSet, SequenceSet
+from clearppo.learning import Passes
 from clearppo.models.policy import Policy
+from clearppo.rollout.decoder import Decoder
 from clearppo.train.listener import Summary
-from clearppo.train.sizes import count, trainable
+from clearppo.train.ppo import Recipe
+from clearppo.train.sizes import count, micro_batches, trainable
 
 
 def summarise(
-    config: PPOConfig, policy: Policy, prompts: PromptSet, texts: SequenceSet | None, device: torch.device
+    config: PPOConfig,
+    policy: Policy,
+    prompts: PromptSet,
+    texts: SequenceSet | None,
+    *,
+    decoder: Decoder,
+    recipe: Recipe,
+    passes: Passes,
+    reward_model: str | None,
+    device: torch.device,
 ) -> Summary:
-    """The objective really optimised, the models, the sizes, and what the user should know. `texts` are PPO-ptx's."""
+    """The objective really optimised, the models, the sizes, and what the user should know. `texts` are PPO-ptx's.
+
+    `decoder`, `recipe` and `passes` are what the run will use: what was chosen where the configuration says auto.
+    `reward_model` says where its weights are, if there is one.
+    """
+    chosen = [("decoding", decoder.why), ("old log-probs", _old_log_probs(recipe, passes, exact=decoder.exact))]
+    if (frozen := policy.actor.frozen) is not None:
+        said = f"the lowest {frozen.freeze.layers} of {frozen.n_layers} and the embeddings, computed once an answer"
+        chosen.append(("frozen layers", said))
+    if reward_model is not None:
+        chosen.append(("reward model", reward_model))
     return Summary(
         objective=objective(config),
-        facts=_facts(config, prompts, texts, device),
+        facts=_facts(config, prompts, texts, passes, chosen, device),
         models=_models(config, policy, device),
-        notes=[*_left_out(config, prompts, texts), *_notes(config)],
+        notes=[*_left_out(config, prompts, texts), *_notes(config, exact=decoder.exact)],
     )
 
 
@@ -29,11 +51,15 @@ def _models(config: PPOConfig, policy: Policy, device: torch.device) -> list[dic
     separate = config.model.critic == "separate"
     critic_from = (config.model.value_model_path or name) if separate else "one layer on the actor"
     critic_dtype = precision if separate else str(critic[0].dtype).removeprefix("torch.")
-    reference_from = "the actor, adapters off" if lora else f"frozen copy of {name}"
+    reference_from, of_reference = f"frozen copy of {name}", count(actor)
+    if lora:
+        reference_from, of_reference = "the actor, adapters off", "none of its own"
+    elif policy.actor.frozen is not None:
+        reference_from, of_reference = f"frozen copy of the upper layers of {name}", trainable(actor)
     rows = [
         ("actor", name, count(actor), trainable(actor), precision),
         ("critic", critic_from, count(critic), trainable(critic), critic_dtype),
-        ("reference", reference_from, "none of its own" if lora else count(actor), "0", precision),
+        ("reference", reference_from, of_reference, "0", precision),
     ]
     if not config.has_critic:
         del rows[1]
@@ -42,7 +68,12 @@ def _models(config: PPOConfig, policy: Policy, device: torch.device) -> list[dic
 
 
 def _facts(
-    config: PPOConfig, prompts: PromptSet, texts: SequenceSet | None, device: torch.device
+    config: PPOConfig,
+    prompts: PromptSet,
+    texts: SequenceSet | None,
+    passes: Passes,
+    chosen: list[tuple[str, str]],
+    device: torch.device,
 ) -> list[tuple[str, str]]:
     run, ppo, sampling, n = config.run, config.ppo, config.sampling, config.sampling.num_generations
     of_each = f" ({n} to each of {run.batch_size // n} prompts)" if n > 1 else ""
@@ -50,10 +81,11 @@ def _facts(
     facts = [
         ("prompts", f"{len(prompts)} from {config.data.dataset_name}"),
         ("iterations", f"{config.num_iterations} of {run.batch_size} answers{of_each}, {length}"),
+        *chosen,
         (
             "an update",
-            f"{ppo.num_ppo_epochs} epochs x {ppo.num_mini_batches} mini-batches of {config.mini_batch_size} "
-            f"(micro-batches of {min(run.micro_batch_size, config.mini_batch_size)})",
+            f"{ppo.num_ppo_epochs} epochs x {ppo.num_mini_batches} mini-batches of {config.mini_batch_size} answers "
+            f"({micro_batches(min(run.micro_batch_size, config.mini_batch_size), passes.micro_batch_tokens)})",
         ),
         ("advantages", _credit(config)),
         ("learning rate", _rate(config)),
@@ -75,6 +107,14 @@ def _facts(
     if device.type == "cpu":
         facts.append(("threads", str(torch.get_num_threads())))
     return [*facts, ("seed", str(run.seed)), ("output", str(run.output_dir))]
+
+
+def _old_log_probs(recipe: Recipe, passes: Passes, *, exact: bool) -> str:
+    if passes.first_is_old:
+        return "of the learning pass itself, in the loss (1 epoch, 1 mini-batch); elsewhere the sampler's"
+    if recipe.old_log_probs == "learner":
+        return "the learner's, which reads the answers once more"
+    return f"the sampler's, {'the same as' if exact else 'near'} the learner's"
 
 
 def _credit(config: PPOConfig) -> str:
@@ -113,8 +153,8 @@ def _left_out(config: PPOConfig, prompts: PromptSet, texts: SequenceSet | None) 
     return notes
 
 
-def _notes(config: PPOConfig) -> list[str]:
-    run, kl, ppo, notes = config.run, config.kl, config.ppo, list[str]()
+def _notes(config: PPOConfig, *, exact: bool) -> list[str]:
+    run, kl, sampling, notes = config.run, config.kl, config.sampling, list[str]()
     if run.total_episodes % run.batch_size:
         notes.append(
             f"total_episodes = {run.total_episodes} is rounded up to {config.num_iterations} whole iterations "
@@ -130,11 +170,9 @@ def _notes(config: PPOConfig) -> list[str]:
             "kl_loss_estimator = k3: inside a loss, its gradient is that of KL(reference || policy); k2 and full have "
             "that of KL(policy || reference)"
         )
-    if ppo.advantage_estimator == "reinforce++" and not ppo.whiten_advantages:
-        notes.append("whiten_advantages = false: REINFORCE++ takes its baseline from whitening; now there is none")
-    if config.has_critic and ppo.critic_warmup_steps >= config.num_iterations:
+    if config.ppo.importance_cap is not None and exact and not sampling.top_k and sampling.top_p == 1:
         notes.append(
-            f"critic_warmup_steps = {ppo.critic_warmup_steps} covers all {config.num_iterations} iterations: the "
-            "policy will not learn at all"
+            f"importance_cap = {number(config.ppo.importance_cap)}: here sampling and learning compute the same, so "
+            "every weight is 1"
         )
     return notes

@@ -1,6 +1,5 @@
 """The loop of `clearppo sft` and `clearppo reward`: a batch, a step, now and then a look at the held-out rows."""
 
-import contextlib
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -10,14 +9,12 @@ import torch
 
 from clearppo.batch import Stats
 from clearppo.data.batching import length_grouped
-from clearppo.errors import ClearPPOError
 from clearppo.learning.optimiser import set_rate
 from clearppo.rundir import RunDir
 from clearppo.train.listener import Listener
 from clearppo.train.registry import Registry
 from clearppo.train.step_metrics import Step, measure
 from clearppo.train.stopwatch import Stopwatch
-from clearppo.train.undisturbed import undisturbed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,13 +70,11 @@ class StepTrack:
         self.listener = listener
         self.stopwatch = Stopwatch(listener)
         self.logging_steps = logging_steps
-        self.steps = 0
         self.history: list[dict[str, float]] = []
 
     def __call__(
         self, step: int, stats: Stats, held_out: Stats, *, epoch: float, tokens: int, learning_rate: float
     ) -> None:
-        self.steps = step
         finished = Step(
             stats=stats,
             held_out=held_out,
@@ -116,32 +111,3 @@ def supervised_loop(
         seen += len(rows)
         tokens = sum(course.tokens[row] for row in rows)
         track(step, stats, held_out, epoch=seen / len(course.lengths), tokens=tokens, learning_rate=rate)
-
-
-def by_length(lengths: Sequence[int], size: int) -> Iterator[list[int]]:
-    """All rows in portions of at most `size`, similar lengths together, the longest first: if memory does not suffice
-    it fails at once."""
-    order = sorted(range(len(lengths)), key=lambda row: lengths[row], reverse=True)
-    for start in range(0, len(order), size):
-        yield order[start : start + size]
-
-
-@contextlib.contextmanager
-def rescued(save: Callable[[str, str], None], course: Course, track: StepTrack, run_dir: RunDir) -> Iterator[None]:
-    """If the block ends early (an error that ClearPPO understands, or Ctrl-C) after at least one step, what has been
-    learned is saved in output_dir/interrupted before the error goes on. `save(name, ended)` never hides the error."""
-    try:
-        yield
-    except (ClearPPOError, KeyboardInterrupt) as error:
-        if track.steps:
-            ended = f"Ended early after {track.steps} of {course.n_steps} steps: {type(error).__name__}."
-            place = run_dir.path / "interrupted"
-            track.listener.phase("saving")
-            try:
-                with undisturbed():
-                    save("interrupted", ended)
-            except ClearPPOError as unsaved:
-                track.listener.note(f"not saved: {unsaved}")
-            else:
-                track.listener.note(f"the model after {track.steps} steps is in {place}")
-        raise

@@ -24,7 +24,6 @@ class Track:
         self.sample_steps = sample_steps
         self.logging_steps = logging_steps
         self.episodes = 0
-        self.iterations = 0
         self.history: list[dict[str, float]] = []
 
     def __call__(
@@ -39,7 +38,6 @@ class Track:
         learning_rate: float,
     ) -> None:
         self.episodes += len(rollout)
-        self.iterations = step
         metrics = measure(
             Measured(
                 rollout=rollout,

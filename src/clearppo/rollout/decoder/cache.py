@@ -3,6 +3,7 @@
 from typing import Any
 
 import torch
+from jaxtyping import Int
 from torch import Tensor
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 
@@ -64,20 +65,32 @@ class ShrinkingCache:
             if self._slotted
             else DynamicCache(config=text)
         )
+        self.attends = any(isinstance(layer, DynamicLayer) for layer in self.cache.layers)
+        """Whether any layer looks back at columns; pure state-space models keep none, so a step has one column."""
+
+    def select(self, rows: Int[Tensor, " M"]) -> None:
+        """The rows become copies of these, in this order; a row may stand several times."""
+        self.cache.reorder_cache(rows)  # pyright: ignore[reportArgumentType]
 
     def keep(self, rows: list[int], count: int) -> list[int]:
         """Keep `rows` of the `count` rows there are. Returns, for each slot that is left, the row that lies there."""
         if not self._slotted:
-            self.cache.reorder_cache(torch.LongTensor(rows))
+            self.select(torch.tensor(rows))
             return rows
-        kept = set(rows)
-        slots = list(range(len(rows)))
-        spare = [row for row in range(len(rows), count) if row in kept]
-        for slot in slots:
-            if slot not in kept:
-                source = spare.pop()
-                slots[slot] = source
+        places = close_gaps(rows, count)
+        for place, source in enumerate(places):
+            if place != source:
                 for layer in self.cache.layers:
                     assert isinstance(layer, SlotLayer)
-                    layer.move_row(source, slot)
-        return slots
+                    layer.move_row(source, place)
+        return places
+
+
+def close_gaps(rows: list[int], count: int) -> list[int]:
+    """For each place 0 to len(rows) - 1 the row that shall lie there, if these of `count` rows are kept.
+
+    As few rows as can be move: the last ones take the places of those that leave.
+    """
+    kept, places = set(rows), list(range(len(rows)))
+    spare = [row for row in range(len(rows), count) if row in kept]
+    return [place if place in kept else spare.pop() for place in places]

@@ -1,11 +1,24 @@
-"""From an SFTConfig or a RewardModelConfig to the objects of a run, as build.py does it for PPO."""
+"""From an SFTConfig or a RewardModelConfig to the objects of a run, as build/ppo.py does it for PPO."""
 
-from collections.abc import Callable, Container, Iterable, Sequence
+from collections.abc import Callable, Container, Sequence
 from typing import Any, TypeVar
 
 import torch
 from torch import nn
 
+from clearppo.build.common import (
+    RECORDS,
+    learned_parameters,
+    load_model,
+    loading,
+    make_engine,
+    micro_batch_tokens,
+    n_bytes,
+    optimising,
+    pad_id,
+    run_directory,
+    training,
+)
 from clearppo.config import OptimConfig, RewardModelConfig, SFTConfig, TrainRunConfig
 from clearppo.data.comparisons import Comparison, ComparisonSet, encode_comparisons, load_comparisons, split_comparisons
 from clearppo.data.demonstrations import (
@@ -30,7 +43,6 @@ from clearppo.train.sft import SFTRun
 from clearppo.train.step_metrics import REWARD, SFT
 from clearppo.train.step_summary import summarise_reward, summarise_sft
 from clearppo.train.supervised import Course, StepTrack
-from clearppo.wiring import load_model, loading, lora, make_engine, pad_id, run_directory, uses_autocast
 
 RowT = TypeVar("RowT")
 Rows = tuple[Sequence[RowT], Sequence[RowT]]
@@ -91,29 +103,31 @@ def _wired_sft(
     listener.phase("loading")
     loaded = load_model(config.model, note=listener.note)
     learned, held_out = _encoded_demonstrations(config, rows, loaded.tokenizer, context_length(loaded.model))
-    autocast = uses_autocast(config.model, engine.device)
-    actor = make_actor(
-        engine.wrap(loaded.model),
-        lora=lora(config.model),
-        autocast=autocast,
-        gradient_checkpointing=config.model.gradient_checkpointing,
-    )
-    run_dir.require_space(_bytes_of_result(actor))
+    actor = make_actor(engine.wrap(loaded.model), **training(config.model, engine.device))
+    run_dir.require_space(n_bytes(actor) + RECORDS)
+    tokens = _micro_batch_tokens(config.run, engine, actor, actor.causal_lm)
     course = _course(config.run, config.optim, learned.lengths, learned.lengths)
     return SFTRun(
         config=config,
         actor=actor,
         engine=engine,
-        optimiser=_optimiser(actor, config.optim),
+        optimiser=adamw(learned_parameters(actor), **optimising(config.optim)),
         learned=learned,
         held_out=held_out,
         course=course,
         tokenizer=loaded.tokenizer,
-        pad_id=loaded.pad_id,
+        pad_id=pad_id(loaded.tokenizer),
+        micro_batch_tokens=tokens,
         run_dir=run_dir,
         listener=listener,
         summary=summarise_sft(
-            config, actor, autocast=autocast, learned=learned, held_out=held_out, course=course, device=engine.device
+            config,
+            actor,
+            learned=learned,
+            held_out=held_out,
+            course=course,
+            micro_batch_tokens=tokens,
+            device=engine.device,
         ),
         track=StepTrack(SFT, run_dir, listener, logging_steps=config.run.logging_steps),
     )
@@ -136,21 +150,16 @@ def _wired_reward(
     classifier = load_classifier(path, seed=config.run.seed, **loading(config.model))
     objective = RewardObjective(loss=config.rm.rm_loss, center_coef=config.rm.center_coef)
     learned, held_out = _encoded_comparisons(config, rows, tokenizer, template, context_length(classifier), objective)
-    autocast = uses_autocast(config.model, engine.device)
-    model = make_reward_model(
-        engine.wrap(classifier),
-        lora=lora(config.model),
-        autocast=autocast,
-        gradient_checkpointing=config.model.gradient_checkpointing,
-    )
-    run_dir.require_space(_bytes_of_result(model))
+    model = make_reward_model(engine.wrap(classifier), **training(config.model, engine.device))
+    run_dir.require_space(n_bytes(model) + RECORDS)
+    tokens = _micro_batch_tokens(config.run, engine, model, model.classifier)
     course = _course(config.run, config.optim, learned.lengths, [sum(map(len, texts)) for texts in learned.ids])
     return RewardRun(
         config=config,
         model=model,
         template=template,
         engine=engine,
-        optimiser=_optimiser(model, config.optim),
+        optimiser=adamw(learned_parameters(model), **optimising(config.optim)),
         objective=objective,
         learned=learned,
         held_out=held_out,
@@ -158,20 +167,25 @@ def _wired_reward(
         course=course,
         tokenizer=tokenizer,
         pad_id=pad_id(tokenizer),
+        micro_batch_tokens=tokens,
         run_dir=run_dir,
         listener=listener,
         summary=summarise_reward(
             config,
             model,
             template=template.text,
-            autocast=autocast,
             learned=learned,
             held_out=held_out,
             course=course,
+            micro_batch_tokens=tokens,
             device=engine.device,
         ),
         track=StepTrack(REWARD, run_dir, listener, logging_steps=config.run.logging_steps),
     )
+
+
+def _micro_batch_tokens(run: TrainRunConfig, engine: LocalEngine, network: nn.Module, model: Any) -> int | None:
+    return micro_batch_tokens(run.max_tokens_per_microbatch, engine.device, [model], learned_parameters(network))
 
 
 def _inputs(config: SFTConfig | RewardModelConfig) -> dict[str, object]:
@@ -286,20 +300,3 @@ def _course(run: TrainRunConfig, optim: OptimConfig, lengths: Sequence[int], tok
         eval_steps=run.eval_steps,
         rate=rate,
     )
-
-
-def _optimiser(model: nn.Module, optim: OptimConfig) -> torch.optim.Optimizer:
-    return adamw(
-        [parameter for parameter in model.parameters() if parameter.requires_grad],
-        learning_rate=optim.learning_rate,
-        betas=(optim.adam_beta1, optim.adam_beta2),
-        eps=optim.adam_epsilon,
-        weight_decay=optim.weight_decay,
-        style=optim.adam_style,
-    )
-
-
-def _bytes_of_result(model: nn.Module) -> int:
-    """The weights, and some records."""
-    parameters: Iterable[nn.Parameter] = model.parameters()
-    return 50_000_000 + sum(parameter.numel() * parameter.element_size() for parameter in parameters)

@@ -6,6 +6,16 @@ from typing import Any
 
 import torch
 
+from clearppo.build.common import (
+    DECODE_BATCH,
+    Loaded,
+    load_model,
+    make_engine,
+    pad_id,
+    room_for_prompts,
+    sampling_settings,
+    uses_autocast,
+)
 from clearppo.config import PrefsConfig
 from clearppo.data import PromptSet, encode_prompts, load_rows
 from clearppo.engines.local import LocalEngine
@@ -15,17 +25,13 @@ from clearppo.feedback.http import HTTPJudge
 from clearppo.feedback.model import RewardModelScorer, find_reward_model
 from clearppo.feedback.scorer import Scorer
 from clearppo.models.build import make_policy
-from clearppo.models.loading import refuse_reward_model, stop_token_ids
+from clearppo.models.loading import refuse_reward_model
 from clearppo.models.policy import Policy
 from clearppo.rollout.inprocess import InProcessSampler
-from clearppo.rollout.sampler import SamplingSettings
 from clearppo.train.comparing import prefs_headline
 from clearppo.train.listener import Listener, Silence, Summary
 from clearppo.train.part_file import PartFile
 from clearppo.train.prefs import PrefsRun, check_columns
-from clearppo.wiring import Loaded, load_model, make_engine, room_for_prompts, uses_autocast
-
-DECODE_BATCH = 64  # answers written at once if the user does not say; more gain little, and memory stays bounded
 
 
 def build_prefs(config: PrefsConfig, *, listener: Listener | None = None) -> PrefsRun:
@@ -84,18 +90,19 @@ def _wired(
         room=room_for_prompts(loaded.model, config.sampling.response_length),
         source=config.data.dataset_name,
     )
-    settings = _sampling(config, stop_token_ids(loaded.model, loaded.tokenizer, config.sampling.stop_token_ids))
+    at_once = config.sampling.generation_batch_size or DECODE_BATCH
+    settings = sampling_settings(config.sampling, loaded.model, loaded.tokenizer, max_batch_size=at_once)
     policy = make_policy(engine.wrap(loaded.model), autocast=uses_autocast(config.model, engine.device))
-    order = prompt_order(len(prompts), config.label.max_prompts, config.run.seed)
+    order = _prompt_order(len(prompts), config.label.max_prompts, config.run.seed)
     return PrefsRun(
         sampler=InProcessSampler(policy, loaded.tokenizer, settings, seed=config.run.seed),
         scorer=scorer,
         prompts=prompts,
         order=order,
         num_completions=config.sampling.num_completions,
-        batch_prompts=max(1, (settings.max_batch_size or DECODE_BATCH) // config.sampling.num_completions),
+        batch_prompts=max(1, at_once // config.sampling.num_completions),
         min_gap=config.label.min_gap,
-        pad_id=loaded.pad_id,
+        pad_id=pad_id(loaded.tokenizer),
         device=engine.device,
         file=file,
         listener=listener,
@@ -103,7 +110,7 @@ def _wired(
     )
 
 
-def prompt_order(count: int, most: int | None, seed: int) -> list[int]:
+def _prompt_order(count: int, most: int | None, seed: int) -> list[int]:
     """Which prompts are answered, in which order: all in theirs, or the first `most` of a seeded order."""
     if most is None:
         return list(range(count))
@@ -130,6 +137,7 @@ def _reward_model(config: PrefsConfig, device: torch.device) -> RewardModelScore
         path,
         device=device,
         dtype=torch.float32,
+        autocast=uses_autocast(config.model, device),
         batch_size=config.run.micro_batch_size,
         trust_remote_code=config.model.trust_remote_code,
     )
@@ -143,19 +151,6 @@ def _keep_prompts(config: PrefsConfig) -> None:
             f"output_file = {config.run.output_file} is dataset_name, the prompts that are read. "
             "Use another --output_file."
         )
-
-
-def _sampling(config: PrefsConfig, stop_ids: frozenset[int]) -> SamplingSettings:
-    sampling = config.sampling
-    return SamplingSettings(
-        max_tokens=sampling.response_length,
-        temperature=sampling.temperature,
-        top_k=sampling.top_k,
-        top_p=sampling.top_p,
-        stop_token_ids=stop_ids,
-        stop_strings=tuple(sampling.stop_strings),
-        max_batch_size=sampling.generation_batch_size or DECODE_BATCH,
-    )
 
 
 def _summary(

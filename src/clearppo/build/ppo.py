@@ -1,11 +1,26 @@
-"""From a PPOConfig to the objects of a run; with its siblings build_*.py the only room that imports plugs."""
+"""From a PPOConfig to the objects of a run."""
 
 from collections.abc import Callable, Container, Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
 
+from clearppo.build.common import (
+    DECODE_BATCH,
+    RECORDS,
+    learned_parameters,
+    load_model,
+    loading,
+    make_engine,
+    micro_batch_tokens,
+    n_bytes,
+    optimising,
+    pad_id,
+    room_for_prompts,
+    run_directory,
+    sampling_settings,
+    training,
+)
 from clearppo.config import PPOConfig
 from clearppo.core.kl import AdaptiveKL, FixedKL
 from clearppo.core.normalise import FixedMoments, RunningScaling, ScoreScaling
@@ -18,44 +33,28 @@ from clearppo.data import (
     load_demonstrations,
     load_rows,
 )
-from clearppo.engines.local import LocalEngine, has_fast_bf16, select_device
+from clearppo.engines.local import LocalEngine
+from clearppo.errors import ModelError
 from clearppo.feedback.function import FunctionScorer, load_reward_function
 from clearppo.feedback.model import RewardModelScorer, find_reward_model
 from clearppo.feedback.scorer import Scorer, WeightedScorer
 from clearppo.learning import Objective, Passes, Ptx, TextStream
 from clearppo.learning.optimiser import adamw
+from clearppo.models.actor import SeparateCritic
 from clearppo.models.build import load_critic, make_policy, make_reference
-from clearppo.models.loading import (
-    context_length,
-    load_causal_lm,
-    load_tokenizer,
-    refuse_reward_model,
-    resolve_model,
-    stop_token_ids,
-)
+from clearppo.models.frozen_layers import Freeze
+from clearppo.models.loading import context_length, refuse_reward_model
 from clearppo.models.policy import Policy
+from clearppo.models.trunk import CannotShareError
 from clearppo.rollout import Truncation
 from clearppo.rollout.inprocess import InProcessSampler
-from clearppo.rollout.sampler import SamplingSettings
-from clearppo.rollout.talk import Talker
+from clearppo.rollout.sample import OldLogProbs
 from clearppo.rundir import RunDir
 from clearppo.train.listener import Listener, Silence
 from clearppo.train.ppo import Recipe
 from clearppo.train.run import PPORun
 from clearppo.train.summary import summarise
 from clearppo.train.track import Track
-from clearppo.wiring import (
-    load_model,
-    loading,
-    lora,
-    make_engine,
-    pad_id,
-    room_for_prompts,
-    run_directory,
-    uses_autocast,
-)
-
-EVALUATION_BATCH = 64  # rows decoded at once; more gain nothing on a small machine
 
 
 def build_ppo(config: PPOConfig, *, listener: Listener | None = None) -> PPORun:
@@ -103,29 +102,44 @@ def _wired(
     listener: Listener,
 ) -> PPORun:
     listener.phase("loading")
-    policy, tokenizer, stop_ids, prompts = _policy_and_prompts(config, engine, rows, listener.note)
+    policy, tokenizer, prompts = _policy_and_prompts(config, engine, rows, listener.note)
+    settings = sampling_settings(config.sampling, policy.actor.causal_lm, tokenizer)
     run_dir.require_space(_bytes_of_result(config, policy))
     others = _other_texts(config, texts, tokenizer, context_length(policy.actor.causal_lm)) if texts else None
+    sampler = InProcessSampler(policy, tokenizer, settings, seed=config.run.seed)
+    passes = _passes(config, policy, exact=sampler.decoder.exact)
+    recipe = ppo_recipe(config, _truncation(config, tokenizer), exact=sampler.decoder.exact)
+    scorer, reward_model = _scorer(config, functions, policy, passes.micro_batch_tokens)
     return PPORun(
         config=config,
         policy=policy,
-        reference=make_reference(policy, micro_batch_size=config.run.micro_batch_size),
-        sampler=InProcessSampler(policy, tokenizer, _sampling(config, stop_ids), seed=config.run.seed),
-        scorer=_scorer(config, functions, engine.device),
+        reference=make_reference(policy, **passes.portions),
+        sampler=sampler,
+        scorer=scorer,
         scaling=_scaling(config),
         engine=engine,
         optimiser=_optimiser(config, policy),
         kl=_kl_controller(config),
-        recipe=ppo_recipe(config, _truncation(config, tokenizer)),
+        recipe=recipe,
         objective=ppo_objective(config),
-        passes=_passes(config),
+        passes=passes,
         ptx=None if others is None else _ptx(config, others, pad_id(tokenizer), engine.device),
         prompts=prompts,
         tokenizer=tokenizer,
         pad_id=pad_id(tokenizer),
         run_dir=run_dir,
         listener=listener,
-        summary=summarise(config, policy, prompts, others, engine.device),
+        summary=summarise(
+            config,
+            policy,
+            prompts,
+            others,
+            decoder=sampler.decoder,
+            recipe=recipe,
+            passes=passes,
+            reward_model=reward_model,
+            device=engine.device,
+        ),
         track=Track(run_dir, listener, sample_steps=config.run.sample_steps, logging_steps=config.run.logging_steps),
     )
 
@@ -143,30 +157,29 @@ def _inputs(config: PPOConfig) -> dict[str, object]:
 
 def _policy_and_prompts(
     config: PPOConfig, engine: LocalEngine, rows: list[dict[str, Any]], note: Callable[[str], None]
-) -> tuple[Policy, Any, frozenset[int], PromptSet]:
-    model_config, sampling = config.model, config.sampling
-    loaded = load_model(model_config, note=note)
-    model, tokenizer = loaded.model, loaded.tokenizer
+) -> tuple[Policy, Any, PromptSet]:
+    loaded = load_model(config.model, note=note)
     prompts = encode_prompts(
         rows,
-        tokenizer,
+        loaded.tokenizer,
         max_prompt_length=config.data.max_prompt_length,
-        room=room_for_prompts(model, sampling.response_length),
+        room=room_for_prompts(loaded.model, config.sampling.response_length),
         source=config.data.dataset_name,
     )
     critic = None
-    if model_config.critic == "separate" and config.has_critic:
-        critic = load_critic(model_config.value_model_path or loaded.path, tokenizer, **loading(model_config))
+    if config.model.critic == "separate" and config.has_critic:
+        start = config.model.value_model_path or loaded.path
+        critic = engine.wrap(load_critic(start, loaded.tokenizer, **loading(config.model)))
+    freeze = Freeze(layers=config.model.freeze_layers, rows=config.run.batch_size)
     policy = make_policy(
-        engine.wrap(model),
-        separate_critic=None if critic is None else engine.wrap(critic),
-        lora=lora(model_config),
-        autocast=uses_autocast(model_config, engine.device),
-        gradient_checkpointing=model_config.gradient_checkpointing,
+        engine.wrap(loaded.model),
+        separate_critic=critic,
+        freeze=freeze if freeze.layers else None,
+        **training(config.model, engine.device),
     )
     if not config.has_critic:
         policy.critic.requires_grad_(False)  # the layer that every policy has: its values stay at 0
-    return policy, tokenizer, stop_token_ids(model, tokenizer, list(sampling.stop_token_ids)), prompts
+    return policy, loaded.tokenizer, prompts
 
 
 def _other_texts(config: PPOConfig, texts: Sequence[Demonstration], tokenizer: Any, context: int | None) -> SequenceSet:
@@ -189,44 +202,50 @@ def reward_function(source: str | Callable[..., Any]) -> FunctionScorer:
 
 
 def build_sampler(run: PPORun, *, seed: int) -> InProcessSampler:
-    """Another sampler on the run's policy as it is now, with random numbers of its own; for evaluation."""
-    stop_ids = stop_token_ids(run.policy.actor.causal_lm, run.tokenizer, list(run.config.sampling.stop_token_ids))
-    settings = replace(_sampling(run.config, stop_ids), max_batch_size=EVALUATION_BATCH)
-    return InProcessSampler(run.policy, run.tokenizer, settings, seed=seed)
+    """Another sampler on the run's policy as it is now, with random numbers of its own; for evaluation. It shares the
+    decoder of the run's sampler, and with it whatever copy of the weights that keeps."""
+    model = run.policy.actor.causal_lm
+    settings = sampling_settings(run.config.sampling, model, run.tokenizer, max_batch_size=DECODE_BATCH)
+    decoder = run.sampler.decoder if isinstance(run.sampler, InProcessSampler) else None
+    sampler = InProcessSampler(run.policy, run.tokenizer, settings, seed=seed, decoder=decoder)
+    sampler.load(run.policy, version=0)
+    return sampler
 
 
-def build_chat(
-    name_or_path: str, *, device: str, max_tokens: int, temperature: float, top_k: int, top_p: float, seed: int
-) -> Talker:
-    """A model to talk to, decoding in bfloat16 where the hardware has it."""
-    settings = SamplingSettings(max_tokens=max_tokens, temperature=temperature, top_k=top_k, top_p=top_p)
-    engine = LocalEngine(select_device(device))
-    path = resolve_model(name_or_path)
-    tokenizer = load_tokenizer(path)
-    model = load_causal_lm(path)
-    context = context_length(model)
-    policy = make_policy(engine.wrap(model), autocast=has_fast_bf16(engine.device))
-    settings = replace(settings, stop_token_ids=stop_token_ids(model, tokenizer, []))
-    return Talker(
-        sampler=InProcessSampler(policy, tokenizer, settings, seed=seed),
-        tokenizer=tokenizer,
-        room=None if context is None else context - max_tokens,
-    )
-
-
-def _scorer(config: PPOConfig, functions: Sequence[Scorer], device: torch.device) -> Scorer:
-    sources: list[Scorer] = list(functions)
+def _scorer(
+    config: PPOConfig, functions: Sequence[Scorer], policy: Policy, tokens: int | None
+) -> tuple[Scorer, str | None]:
+    """What gives the scores; and where its reward model's weights are, in words, if it has one."""
+    sources, place = list(functions), None
     if config.reward.reward_model_path is not None:
-        sources.append(
-            RewardModelScorer.load(
-                resolve_model(config.reward.reward_model_path),
-                device=device,
-                dtype=torch.float32,
-                batch_size=config.run.micro_batch_size,
-                trust_remote_code=config.model.trust_remote_code,
-            )
-        )
-    return WeightedScorer(sources, config.reward.reward_weights)
+        model, place = _reward_model(config, config.reward.reward_model_path, policy, tokens)
+        sources.append(model)
+    return WeightedScorer(sources, config.reward.reward_weights), place
+
+
+def _reward_model(config: PPOConfig, path: str, policy: Policy, tokens: int | None) -> tuple[RewardModelScorer, str]:
+    share, own = config.reward.share_trunk, "weights of its own"
+    portions: dict[str, Any] = {
+        "batch_size": config.run.micro_batch_size,
+        "batch_tokens": tokens,
+        "trust_remote_code": config.model.trust_remote_code,
+    }
+    if share and config.model.use_peft:
+        try:
+            scorer = RewardModelScorer.on_trunk(path, policy.actor, **portions)
+            return scorer, "an adapter and a head on the policy's own weights"
+        except CannotShareError as error:
+            if share != "auto":
+                raise ModelError(
+                    f"share_trunk = true, and {error}. Use --share_trunk auto to give the reward model weights of its "
+                    "own, or train it with clearppo reward --use_peft true from the model that the policy starts from."
+                ) from error
+            own += f": {error}"
+    autocast = policy.actor.autocast
+    return (
+        RewardModelScorer.load(path, device=policy.device, dtype=torch.float32, autocast=autocast, **portions),
+        own,
+    )
 
 
 def _scaling(config: PPOConfig) -> ScoreScaling | None:
@@ -255,34 +274,12 @@ def _ptx(config: PPOConfig, texts: SequenceSet, padding: int, device: torch.devi
 
 
 def _optimiser(config: PPOConfig, policy: Policy) -> torch.optim.Optimizer:
-    actor = [parameter for parameter in policy.actor.parameters() if parameter.requires_grad]
-    critic = [parameter for parameter in policy.critic.parameters() if parameter.requires_grad]
-    optim = config.optim
     return adamw(
-        actor,
-        critic,
-        learning_rate=optim.learning_rate,
-        critic_learning_rate=optim.critic_learning_rate,
-        betas=(optim.adam_beta1, optim.adam_beta2),
-        eps=optim.adam_epsilon,
-        critic_eps=optim.critic_adam_epsilon,
-        weight_decay=optim.weight_decay,
-        style=optim.adam_style,
-    )
-
-
-def _sampling(config: PPOConfig, stop_ids: frozenset[int]) -> SamplingSettings:
-    """How answers are drawn; answers of fixed length end nowhere else, not at the end-of-text token either."""
-    sampling = config.sampling
-    ends = not sampling.fixed_length
-    return SamplingSettings(
-        max_tokens=sampling.response_length,
-        temperature=sampling.temperature,
-        top_k=sampling.top_k,
-        top_p=sampling.top_p,
-        stop_token_ids=stop_ids if ends else frozenset(),
-        stop_strings=tuple(sampling.stop_strings) if ends else (),
-        max_batch_size=sampling.generation_batch_size,
+        learned_parameters(policy.actor),
+        learned_parameters(policy.critic),
+        critic_learning_rate=config.optim.critic_learning_rate,
+        critic_eps=config.optim.critic_adam_epsilon,
+        **optimising(config.optim),
     )
 
 
@@ -292,12 +289,13 @@ def _kl_controller(config: PPOConfig) -> FixedKL | AdaptiveKL:
     return AdaptiveKL(config.kl.kl_coef, config.kl.kl_target, config.kl.kl_horizon)
 
 
-def ppo_recipe(config: PPOConfig, truncation: Truncation | None = None) -> Recipe:
-    """The loop's numbers that `config` asks for."""
+def ppo_recipe(config: PPOConfig, truncation: Truncation | None = None, *, exact: bool = True) -> Recipe:
+    """The loop's numbers that `config` asks for, where the sampler's log-probs are the learner's (`exact`) or not."""
     reward, ppo, optim = config.reward, config.ppo, config.optim
     return Recipe(
         n_iterations=config.num_iterations,
         truncation=truncation,
+        old_log_probs=_old_log_probs(config, exact)[0],
         kl_estimator=config.kl.kl_estimator,
         score_clip=reward.score_clip,
         missing_eos_penalty=reward.missing_eos_penalty,
@@ -326,6 +324,7 @@ def ppo_objective(config: PPOConfig) -> Objective:
         clip=ppo.cliprange,
         clip_high=ppo.cliprange_high,
         dual_clip=ppo.dual_clip,
+        importance_cap=ppo.importance_cap,
         clip_value=ppo.cliprange_value,
         vf_coef=ppo.vf_coef if config.has_critic else 0.0,
         entropy_coef=ppo.entropy_coef,
@@ -334,23 +333,34 @@ def ppo_objective(config: PPOConfig) -> Objective:
     )
 
 
-def _passes(config: PPOConfig) -> Passes:
+def _passes(config: PPOConfig, policy: Policy, *, exact: bool) -> Passes:
+    networks = [policy.actor.causal_lm]
+    if isinstance(policy.critic, SeparateCritic):
+        networks.append(policy.critic.classifier)
+    learned, asked = learned_parameters(policy), config.run.max_tokens_per_microbatch
     return Passes(
         epochs=config.ppo.num_ppo_epochs,
         num_mini_batches=config.ppo.num_mini_batches,
         micro_batch_size=config.run.micro_batch_size,
+        micro_batch_tokens=micro_batch_tokens(asked, policy.device, networks, learned),
         max_grad_norm=config.optim.max_grad_norm,
         early_stop_kl=config.ppo.early_stop_kl,
+        first_is_old=_old_log_probs(config, exact)[1],
     )
+
+
+def _old_log_probs(config: PPOConfig, exact: bool) -> tuple[OldLogProbs, bool]:
+    """Whose numbers a rollout holds, and whether the loss takes those of its own pass instead."""
+    asked = config.sampling.old_log_probs
+    if asked != "auto":
+        return asked, False
+    one_step = config.ppo.num_ppo_epochs * config.ppo.num_mini_batches == 1
+    return ("sampler" if exact or one_step else "learner"), one_step and not exact
 
 
 def _bytes_of_result(config: PPOConfig, policy: Policy) -> int:
     """Weights of the model, its critic (of a shared one, the backbone once more) and its average, and some records."""
-    actor = sum(p.numel() * p.element_size() for p in policy.actor.causal_lm.parameters())
-    critic = sum(p.numel() * p.element_size() for p in policy.critic.parameters())
-    models = [actor]
-    if config.has_critic:
-        models.append(max(actor, critic))
-    if config.run.ema_decay is not None:
-        models.append(actor)
-    return 50_000_000 + sum(models)
+    actor, critic = n_bytes(policy.actor.causal_lm), n_bytes(policy.critic)
+    of_critic = max(actor, critic) if config.has_critic else 0
+    of_average = actor if config.run.ema_decay is not None else 0
+    return actor + of_critic + of_average + RECORDS

@@ -2,35 +2,26 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
+import torch
+
+from clearppo.build.common import DECODE_BATCH, load_policy, make_engine, pad_id, room_for_prompts, sampling_settings
 from clearppo.config import AnswerConfig
 from clearppo.data import PromptSet, encode_prompts, load_rows
-from clearppo.engines.local import LocalEngine, has_fast_bf16
 from clearppo.feedback.function import FunctionScorer, load_reward_function
 from clearppo.feedback.model import RewardModelScorer
 from clearppo.feedback.scorer import Scorer
-from clearppo.models.build import make_policy, make_reference
-from clearppo.models.loading import (
-    DTYPES,
-    context_length,
-    load_causal_lm,
-    load_tokenizer,
-    resolve_model,
-    stop_token_ids,
-)
+from clearppo.models.build import make_reference
+from clearppo.models.loading import load_tokenizer, resolve_model
 from clearppo.models.policy import FrozenReference, Policy
 from clearppo.rollout.inprocess import InProcessSampler
-from clearppo.rollout.sampler import SamplingSettings
 from clearppo.train.evaluation import Evaluation, evaluate
-from clearppo.wiring import make_engine, pad_id
 
-DECODE_BATCH = 64  # rows decoded at once; more gain nothing on a small machine
 MICRO_BATCH = 16
 
 
 @dataclass(frozen=True, kw_only=True)
-class Comparison:
+class ModelComparison:
     """What two models answered to the same prompts; the KL of each is from the first. Answers stand prompt after
     prompt, and then once more for each further answer."""
 
@@ -50,7 +41,7 @@ def compare_models(
     n_answers: int = 1,
     device: str = "auto",
     seed: int = 0,
-) -> Comparison:
+) -> ModelComparison:
     """Sample `n_answers` answers a prompt from each model, with the same random numbers, and measure them.
 
     `functions` are reward functions by the name under which their scores appear, `reward_models` directories.
@@ -60,14 +51,12 @@ def compare_models(
     scorers: dict[str, Scorer] = {name: FunctionScorer(load_reward_function(f), name) for name, f in functions.items()}
     rows = load_rows(prompts)
     for name, path in reward_models.items():
-        scorers[name] = RewardModelScorer.load(
-            path, device=engine.device, dtype=DTYPES["float32"], batch_size=MICRO_BATCH
-        )
+        scorers[name] = RewardModelScorer.load(path, device=engine.device, dtype=torch.float32, batch_size=MICRO_BATCH)
     tokenizer = load_tokenizer(resolve_model(before))
-    start = _policy(before, engine)
-    settings = _settings(start, tokenizer, sampling)
-    context = context_length(start.actor.causal_lm)
-    room = None if context is None else context - settings.max_tokens
+    start = load_policy(before, engine)
+    model = start.actor.causal_lm
+    settings = sampling_settings(sampling, model, tokenizer, max_batch_size=DECODE_BATCH)
+    room = room_for_prompts(model, sampling.response_length)
     prompt_set = encode_prompts(rows, tokenizer, max_prompt_length=None, room=room, source=prompts)
     batch = prompt_set.batch(list(range(len(prompt_set))) * n_answers, pad_id(tokenizer)).to(engine.device)
     reference = make_reference(start, micro_batch_size=MICRO_BATCH)
@@ -78,21 +67,4 @@ def compare_models(
         return evaluate(policy, batch, sampler=sampler, reference=frozen, scorers=scorers)
 
     first = measured(start)
-    return Comparison(prompts=prompt_set, before=first, after=measured(_policy(after, engine)))
-
-
-def _policy(path: str, engine: LocalEngine) -> Policy:
-    model = engine.wrap(load_causal_lm(resolve_model(path)))
-    return make_policy(model, autocast=has_fast_bf16(engine.device))
-
-
-def _settings(policy: Policy, tokenizer: Any, sampling: AnswerConfig) -> SamplingSettings:
-    return SamplingSettings(
-        max_tokens=sampling.response_length,
-        temperature=sampling.temperature,
-        top_k=sampling.top_k,
-        top_p=sampling.top_p,
-        stop_token_ids=stop_token_ids(policy.actor.causal_lm, tokenizer, list(sampling.stop_token_ids)),
-        stop_strings=tuple(sampling.stop_strings),
-        max_batch_size=sampling.generation_batch_size or DECODE_BATCH,
-    )
+    return ModelComparison(prompts=prompt_set, before=first, after=measured(load_policy(after, engine)))

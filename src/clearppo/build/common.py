@@ -1,19 +1,35 @@
-"""What every command needs before it can begin: a device, its output directory, how its model is loaded."""
+"""What the commands need alike: a device, an output directory, how models are loaded and how answers are drawn."""
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
+from torch import nn
 
-from clearppo.config import NetworkConfig, ReadModelConfig
-from clearppo.engines.local import LocalEngine, has_fast_bf16, keep_freed_memory, select_device
+from clearppo.config import AnswerConfig, NetworkConfig, OptimConfig, ReadModelConfig, SamplingConfig
+from clearppo.engines.local import LocalEngine, free_memory, has_fast_bf16, keep_freed_memory, select_device
 from clearppo.errors import ConfigError
-from clearppo.models.build import Lora
-from clearppo.models.loading import DTYPES, context_length, load_causal_lm, load_tokenizer, resolve_model
+from clearppo.models.build import Lora, make_policy
+from clearppo.models.loading import (
+    DTYPES,
+    context_length,
+    load_causal_lm,
+    load_tokenizer,
+    resolve_model,
+    stop_token_ids,
+)
+from clearppo.models.memory import token_budget
+from clearppo.models.policy import Policy
+from clearppo.rollout.sampler import SamplingSettings
 from clearppo.rundir import RunDir
+
+DECODE_BATCH = 64
+"""Answers written at once where memory must stay bounded and the user does not say; more gain little."""
+RECORDS = 50_000_000
+"""Bytes that a run's records, its tokenizer and its card may take beside its models."""
 
 
 @runtime_checkable
@@ -35,10 +51,6 @@ class Loaded:
     model: Any
     tokenizer: Any
 
-    @property
-    def pad_id(self) -> int:
-        return pad_id(self.tokenizer)
-
 
 def pad_id(tokenizer: Any) -> int:
     """The padding token, or the EOS where there is none: masks come from lengths, so any token will do."""
@@ -59,6 +71,12 @@ def load_model(config: ReadModelConfig, *, note: Callable[[str], None]) -> Loade
     path = resolve_model(config.model_name_or_path, note=note)
     tokenizer = load_tokenizer(path, trust_remote_code=config.trust_remote_code)
     return Loaded(path=path, model=load_causal_lm(path, **loading(config)), tokenizer=tokenizer)
+
+
+def load_policy(name_or_path: str, engine: LocalEngine) -> Policy:
+    """A model that answers and does not learn, in bfloat16 where the hardware has it. Raises ModelError."""
+    model = load_causal_lm(resolve_model(name_or_path))
+    return make_policy(engine.wrap(model), autocast=has_fast_bf16(engine.device))
 
 
 def room_for_prompts(model: Any, response_length: int) -> int | None:
@@ -84,11 +102,14 @@ def loading(config: ReadModelConfig) -> dict[str, Any]:
     }
 
 
-def lora(config: NetworkConfig) -> Lora | None:
-    """The adapters that `config` asks for, or None for training all weights."""
-    if not config.use_peft:
-        return None
-    return Lora(r=config.lora_r, alpha=config.lora_alpha, target_modules=config.lora_target_modules)
+def training(config: NetworkConfig, device: torch.device) -> dict[str, Any]:
+    """The keywords that all makers of networks that learn take in models/."""
+    lora = Lora(r=config.lora_r, alpha=config.lora_alpha, target_modules=config.lora_target_modules)
+    return {
+        "lora": lora if config.use_peft else None,
+        "autocast": uses_autocast(config, device),
+        "gradient_checkpointing": config.gradient_checkpointing,
+    }
 
 
 def uses_autocast(config: ReadModelConfig, device: torch.device) -> bool:
@@ -96,6 +117,61 @@ def uses_autocast(config: ReadModelConfig, device: torch.device) -> bool:
     if config.dtype != "float32":
         return False
     return has_fast_bf16(device) if config.bf16 == "auto" else bool(config.bf16)
+
+
+def optimising(optim: OptimConfig) -> dict[str, Any]:
+    """The keywords of `adamw` that every command has."""
+    return {
+        "learning_rate": optim.learning_rate,
+        "betas": (optim.adam_beta1, optim.adam_beta2),
+        "eps": optim.adam_epsilon,
+        "weight_decay": optim.weight_decay,
+        "style": optim.adam_style,
+    }
+
+
+def learned_parameters(network: nn.Module) -> list[nn.Parameter]:
+    """The parameters of `network` that learn."""
+    return [parameter for parameter in network.parameters() if parameter.requires_grad]
+
+
+def micro_batch_tokens(
+    asked: int | Literal["auto"] | None,
+    device: torch.device,
+    networks: Sequence[Any],
+    learned: Iterable[nn.Parameter],
+) -> int | None:
+    """How many tokens may be in `networks` (transformers models) at once: as asked for, or what memory allows; None:
+    any number, also where nobody knows how much memory there is."""
+    if asked != "auto":
+        return asked
+    free = free_memory(device)
+    return None if free is None else token_budget(networks, learned, free)
+
+
+def n_bytes(network: nn.Module) -> int:
+    """Bytes of the weights of `network`, those that do not learn included."""
+    return sum(parameter.numel() * parameter.element_size() for parameter in network.parameters())
+
+
+def sampling_settings(
+    sampling: AnswerConfig, model: Any, tokenizer: Any, *, max_batch_size: int | None = None
+) -> SamplingSettings:
+    """How answers are drawn; those of fixed length end nowhere else, not at the end-of-text token either.
+
+    At most `max_batch_size` are written at once (None: all), unless the user says how many.
+    """
+    fixed_length = isinstance(sampling, SamplingConfig) and sampling.fixed_length
+    stop_ids = stop_token_ids(model, tokenizer, list(sampling.stop_token_ids))
+    return SamplingSettings(
+        max_tokens=sampling.response_length,
+        temperature=sampling.temperature,
+        top_k=sampling.top_k,
+        top_p=sampling.top_p,
+        stop_token_ids=frozenset() if fixed_length else stop_ids,
+        stop_strings=() if fixed_length else tuple(sampling.stop_strings),
+        max_batch_size=sampling.generation_batch_size or max_batch_size,
+    )
 
 
 @contextlib.contextmanager
