@@ -90,11 +90,13 @@ def test_a_language_model_gets_a_new_head(tmp_path: Path, family: str) -> None:
 
 
 def test_the_new_head_has_the_papers_spread() -> None:
-    """Over many draws: 1 / sqrt(d + 1), which is not sqrt(d) nor 1 / (d + 1)."""
+    """Over many draws: 1 / sqrt(d + 1), which is not sqrt(d) nor 1 / (d + 1), unless another one is asked for."""
     from clearppo.models.reward_model import _new_head
 
     head = torch.nn.Linear(31, 4000)
-    _new_head(head, 0)
+    _new_head(head, 0.02, 0)
+    assert float(head.weight.detach().std()) == pytest.approx(0.02, rel=0.01)
+    _new_head(head, None, 0)
     assert float(head.weight.detach().std()) == pytest.approx(32**-0.5, rel=0.01)
     assert not head.bias.any()
 

@@ -147,7 +147,7 @@ def _wired_reward(
     tokenizer = load_tokenizer(path, trust_remote_code=config.model.trust_remote_code)
     # A reward model that is trained further goes on reading what it has read.
     template = template or JudgementTemplate.load(path) or JudgementTemplate(DEFAULT_TEMPLATE)
-    classifier = load_classifier(path, seed=config.run.seed, **loading(config.model))
+    classifier = load_classifier(path, head_std=config.rm.head_init_std, seed=config.run.seed, **loading(config.model))
     objective = RewardObjective(loss=config.rm.rm_loss, center_coef=config.rm.center_coef)
     learned, held_out = _encoded_comparisons(config, rows, tokenizer, template, context_length(classifier), objective)
     model = make_reward_model(engine.wrap(classifier), **training(config.model, engine.device))

@@ -92,6 +92,13 @@ class RMConfig(Section):
         "for the chosen one (lm-human-preferences). all-token: pairwise at every token where a pair differs "
         "(DeepSpeed-Chat).",
     )
+    head_init_std: float | None = Field(
+        default=0.02,
+        ge=0,
+        le=10,
+        description="Standard deviation of a new score layer's weights; a reward model that is trained further keeps its "
+        "own. The larger it is, the more a step moves the scores. none: 1 / sqrt(hidden size + 1), as OpenAI drew it.",
+    )
     center_coef: Annotated[float, _RANKED] = Field(
         default=0.0,
         ge=0,

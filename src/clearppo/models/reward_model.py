@@ -145,12 +145,14 @@ def load_classifier(
     dtype: torch.dtype = torch.float32,
     attn_implementation: str | None = None,
     trust_remote_code: bool = False,
+    head_std: float | None = None,
     seed: int = 0,
 ) -> Any:
     """What a reward model starts from, dropout off: a language model with a new head, or a reward model as it is.
 
-    A new head's weights are drawn from a normal distribution of mean 0 and variance 1 / (d + 1), d the hidden size,
-    as in lm-human-preferences and summarize-from-feedback; its bias, if the family has one, is 0.
+    A new head's weights are drawn from a normal distribution of mean 0 and standard deviation `head_std`. None is
+    1 / sqrt(d + 1), d the hidden size, as in lm-human-preferences and summarize-from-feedback: scores begin with a
+    deviation of about 1. Its bias, if the family has one, is 0.
 
     Raises ModelError with what was tried; if the model has no linear `score` layer over a decoder; if a reward model
     has more than one output.
@@ -172,7 +174,7 @@ def load_classifier(
     is_reward_model = any("SequenceClassification" in name for name in model.config.architectures or [])
     _check(name_or_path, model, sorted(info["missing_keys"]), is_reward_model)
     if not is_reward_model:
-        _new_head(model.score, seed)
+        _new_head(model.score, head_std, seed)
     return disable_dropout(model)
 
 
@@ -186,11 +188,11 @@ def _padding_beside_eos(config: Any, tokenizer: Any) -> int:
     return others[0] if others else pad_id
 
 
-def _new_head(head: nn.Linear, seed: int) -> None:
+def _new_head(head: nn.Linear, std: float | None, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
-    std = (head.in_features + 1) ** -0.5  # the variance is 1 / (d + 1)
+    spread = (head.in_features + 1) ** -0.5 if std is None else std
     with torch.no_grad():
-        head.weight.copy_(torch.randn(head.weight.shape, generator=generator) * std)
+        head.weight.copy_(torch.randn(head.weight.shape, generator=generator) * spread)
         if head.bias is not None:
             head.bias.zero_()
 
