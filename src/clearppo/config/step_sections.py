@@ -96,8 +96,9 @@ class RMConfig(Section):
         default=0.02,
         ge=0,
         le=10,
-        description="Standard deviation of a new score layer's weights; a reward model that is trained further keeps its "
-        "own. The larger it is, the more a step moves the scores. none: 1 / sqrt(hidden size + 1), as OpenAI drew it.",
+        description="Standard deviation of a new score layer's weights; a reward model that is trained further keeps "
+        "its own. The larger it is, the more a step moves the scores. none: 1 / sqrt(hidden size + 1), as OpenAI "
+        "drew it.",
     )
     center_coef: Annotated[float, _RANKED] = Field(
         default=0.0,
