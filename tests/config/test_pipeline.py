@@ -151,3 +151,10 @@ def test_a_file_with_a_mistake(text: str, sentence: str, yaml_file: Callable[[st
     with pytest.raises(ConfigError) as raised:
         load_pipeline(config_path=yaml_file(text), flags=FILES)
     assert sentence in str(raised.value)
+
+
+def test_a_shared_trunk_needs_an_adapter() -> None:
+    wanted = {**FILES, "ppo.use_peft": True, "ppo.share_trunk": True}
+    with pytest.raises(ConfigError, match=r"share_trunk = true needs a reward model .* Add --reward.use_peft true"):
+        load_pipeline(flags=wanted)
+    assert load_pipeline(flags={**wanted, "reward.use_peft": True})

@@ -64,3 +64,11 @@ def test_budgets_by_hand(tmp_path: Path) -> None:
     model.requires_grad_(False)
     assert token_budget([model], learned, 2 * 1024 * a_token) == 1024  # what does not learn needs no gradient
     assert token_budget([model], none, 100) == token_budget([model.requires_grad_(True)], learned, 100) == 1
+
+
+def test_a_width_for_each_layer(tmp_path: Path) -> None:
+    """As Gemma 3n has it: the widest counts."""
+    model = load_causal_lm(tiny_causal_lm(tmp_path))
+    one = saved_bytes(model)
+    model.config.__dict__["intermediate_size"] = [8, model.config.intermediate_size]  # Llama's own must be one number
+    assert saved_bytes(model) == one

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from clearppo.models.actor import plain_weights
@@ -225,7 +226,13 @@ def test_a_policy_without_adapters_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"), [("nonsense", "cannot be read"), ("{}", "it lacks a field"), ("[1]", "it lacks a field")]
+    ("text", "said"),
+    [
+        ("nonsense", "cannot be read"),
+        ("{}", "it lacks a field"),
+        ("[1]", "it lacks a field"),
+        ('["base", "probe", "scores"]', "it lacks a field"),
+    ],
 )
 def test_a_broken_record_is_refused(tmp_path: Path, text: str, said: str) -> None:
     start = tiny_causal_lm(tmp_path / "start")
@@ -239,6 +246,18 @@ def test_a_broken_adapter_is_refused(tmp_path: Path) -> None:
     directory = reward_directory(tmp_path / "rm", start)
     (directory / "adapter" / "adapter_model.safetensors").write_bytes(b"nonsense")
     assert "cannot be loaded" in refused(policy_from(start), directory)
+
+
+@pytest.mark.parametrize(
+    "head", [{"weight": torch.zeros(1, 32)}, {"weight": torch.zeros(1, 7), "bias": torch.zeros(1)}]
+)
+def test_a_broken_head_is_refused(tmp_path: Path, head: dict[str, torch.Tensor]) -> None:
+    start = tiny_causal_lm(tmp_path / "start")
+    directory = reward_directory(tmp_path / "rm", start)
+    save_file(head, directory / "adapter" / "score_head.safetensors")
+    policy = policy_from(start)
+    assert "cannot be loaded" in refused(policy, directory)
+    assert list(policy.actor.model.peft_config) == ["default"]
 
 
 def test_an_adapter_that_gives_other_scores_is_refused(tmp_path: Path) -> None:

@@ -83,6 +83,23 @@ def test_nothing_is_traced_unasked(tmp_path: Path) -> None:
     assert (listener.tables, listener.notes, files) == ([], [], [])
 
 
+def test_a_trace_that_cannot_be_written_ends_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch itself is silent about a full disk, and leaves half a file."""
+    export = torch.profiler.profile.export_chrome_trace
+    done: list[str] = []
+
+    def half(self: Any, path: str) -> None:
+        export(self, path)
+        if not done:
+            Path(path).write_text(Path(path).read_text()[:1000])
+        done.append(path)
+
+    monkeypatch.setattr(torch.profiler.profile, "export_chrome_trace", half)
+    listener, files = traced(tmp_path, [2, 3])
+    assert [path.name for path in files] == ["iteration-3.pt.trace.json"]
+    assert "no trace of iteration 2 (JSONDecodeError" in listener.notes[0]
+
+
 @pytest.mark.parametrize("fail_at", [2, 3])
 def test_of_an_iteration_that_broke_there_is_none(tmp_path: Path, fail_at: int) -> None:
     with pytest.raises(RuntimeError, match="it broke"):

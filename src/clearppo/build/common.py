@@ -61,8 +61,7 @@ def pad_id(tokenizer: Any) -> int:
 def make_engine(device: str) -> LocalEngine:
     """The engine on this device, made ready for training. Raises DeviceError for a device that is not there."""
     engine = LocalEngine(select_device(device))
-    if engine.device.type == "cpu":
-        keep_freed_memory()
+    keep_freed_memory(on_cpu=engine.device.type == "cpu")
     return engine
 
 

@@ -107,13 +107,19 @@ def _wired(
     run_dir.require_space(_bytes_of_result(config, policy))
     others = _other_texts(config, texts, tokenizer, context_length(policy.actor.causal_lm)) if texts else None
     sampler = InProcessSampler(policy, tokenizer, settings, seed=config.run.seed)
-    passes = _passes(config, policy, exact=sampler.decoder.exact)
     recipe = ppo_recipe(config, _truncation(config, tokenizer), exact=sampler.decoder.exact)
-    scorer, reward_model = _scorer(config, functions, policy, passes.micro_batch_tokens)
+    scorer, reward_model = _scorer(config, functions, policy)
+    reference = make_reference(policy, micro_batch_size=config.run.micro_batch_size)
+    # When all models are there: what they take is not free.
+    passes = _passes(config, policy, exact=sampler.decoder.exact)
+    reference.micro_batch_tokens = passes.micro_batch_tokens
+    for source in scorer.sources:
+        if isinstance(source, RewardModelScorer):
+            source.batch_tokens = passes.micro_batch_tokens
     return PPORun(
         config=config,
         policy=policy,
-        reference=make_reference(policy, **passes.portions),
+        reference=reference,
         sampler=sampler,
         scorer=scorer,
         scaling=_scaling(config),
@@ -212,22 +218,19 @@ def build_sampler(run: PPORun, *, seed: int) -> InProcessSampler:
     return sampler
 
 
-def _scorer(
-    config: PPOConfig, functions: Sequence[Scorer], policy: Policy, tokens: int | None
-) -> tuple[Scorer, str | None]:
+def _scorer(config: PPOConfig, functions: Sequence[Scorer], policy: Policy) -> tuple[WeightedScorer, str | None]:
     """What gives the scores; and where its reward model's weights are, in words, if it has one."""
     sources, place = list(functions), None
     if config.reward.reward_model_path is not None:
-        model, place = _reward_model(config, config.reward.reward_model_path, policy, tokens)
+        model, place = _reward_model(config, config.reward.reward_model_path, policy)
         sources.append(model)
     return WeightedScorer(sources, config.reward.reward_weights), place
 
 
-def _reward_model(config: PPOConfig, path: str, policy: Policy, tokens: int | None) -> tuple[RewardModelScorer, str]:
+def _reward_model(config: PPOConfig, path: str, policy: Policy) -> tuple[RewardModelScorer, str]:
     share, own = config.reward.share_trunk, "weights of its own"
     portions: dict[str, Any] = {
         "batch_size": config.run.micro_batch_size,
-        "batch_tokens": tokens,
         "trust_remote_code": config.model.trust_remote_code,
     }
     if share and config.model.use_peft:

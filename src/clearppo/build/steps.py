@@ -19,7 +19,7 @@ from clearppo.build.common import (
     run_directory,
     training,
 )
-from clearppo.config import OptimConfig, RewardModelConfig, SFTConfig, TrainRunConfig
+from clearppo.config import OptimConfig, RewardModelConfig, SFTConfig, TrainRunConfig, explicit
 from clearppo.data.comparisons import Comparison, ComparisonSet, encode_comparisons, load_comparisons, split_comparisons
 from clearppo.data.demonstrations import (
     Demonstration,
@@ -35,7 +35,7 @@ from clearppo.learning.optimiser import adamw, rate_scale
 from clearppo.learning.reward import RewardObjective, check_comparisons
 from clearppo.models.build import make_actor
 from clearppo.models.loading import context_length, load_tokenizer, refuse_reward_model, resolve_model
-from clearppo.models.reward_model import load_classifier, make_reward_model
+from clearppo.models.reward_model import load_classifier, make_reward_model, new_head
 from clearppo.rundir import RunDir
 from clearppo.train.listener import Listener, Silence
 from clearppo.train.reward import RewardRun
@@ -148,6 +148,8 @@ def _wired_reward(
     # A reward model that is trained further goes on reading what it has read.
     template = template or JudgementTemplate.load(path) or JudgementTemplate(DEFAULT_TEMPLATE)
     classifier = load_classifier(path, head_std=config.rm.head_init_std, seed=config.run.seed, **loading(config.model))
+    if "head_init_std" in explicit(config) and not new_head(classifier):
+        listener.note(f"head_init_std has no effect: {path} is a reward model already and keeps its score layer")
     objective = RewardObjective(loss=config.rm.rm_loss, center_coef=config.rm.center_coef)
     learned, held_out = _encoded_comparisons(config, rows, tokenizer, template, context_length(classifier), objective)
     model = make_reward_model(engine.wrap(classifier), **training(config.model, engine.device))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
 
-from clearppo.config.command import CommandConfig, explicit
+from clearppo.config.command import CommandConfig, explicit, values
 from clearppo.config.leaves import canonical, leaves
 from clearppo.config.load import load_config, read_step
 from clearppo.config.messages import OptionError, listed
@@ -56,7 +56,20 @@ def load_pipeline(
     steps: dict[str, CommandConfig] = {}
     for step in names:
         steps[step] = _step(step, given[step], joined[step], outputs)
+    _check_trunk(steps)
     return Pipeline(options=options, steps=steps, outputs=outputs)
+
+
+def _check_trunk(steps: Mapping[str, CommandConfig]) -> None:
+    """A shared trunk needs the reward model's adapter, which only LoRA leaves."""
+    if "reward" not in steps or "ppo" not in steps:
+        return
+    if values(steps["ppo"])["share_trunk"] is True and not values(steps["reward"])["use_peft"]:
+        raise OptionError(
+            "share_trunk",
+            "step ppo: share_trunk = true needs a reward model that was trained with LoRA, and step reward has "
+            "use_peft = false. Add --reward.use_peft true, or leave out --ppo.share_trunk.",
+        )
 
 
 def _split(flags: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:

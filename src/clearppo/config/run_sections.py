@@ -43,8 +43,8 @@ class RunConfig(Section):
     max_tokens_per_microbatch: MicroBatchTokens = Field(
         default="auto",
         description="At most so many tokens, padding included, pass through the model at once, beside micro_batch_size "
-        "rows: rows of like length share a micro-batch. auto: what half of the device's free memory holds in learning. "
-        "none: no such bound. Changes memory and speed, never the result.",
+        "rows; a longer row goes alone. Rows of like length share a micro-batch. auto: what half of the device's free "
+        "memory holds in learning. none: no such bound. Changes memory and speed, never the result.",
     )
     seed: int = Field(
         default=42,
@@ -106,8 +106,8 @@ class TrainRunConfig(Section):
     max_tokens_per_microbatch: MicroBatchTokens = Field(
         default="auto",
         description="At most so many tokens, padding included, pass through the model at once, beside micro_batch_size "
-        "rows: rows of like length share a micro-batch. auto: what half of the device's free memory holds in learning. "
-        "none: no such bound. Changes memory and speed, never the result.",
+        "rows; a longer row goes alone. Rows of like length share a micro-batch. auto: what half of the device's free "
+        "memory holds in learning. none: no such bound. Changes memory and speed, never the result.",
     )
     seed: int = Field(
         default=42, ge=0, le=2**32 - 1, description="Seed of all chance: what is held out, order, new weights."

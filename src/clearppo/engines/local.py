@@ -115,12 +115,13 @@ def _left_in_container(group: Path) -> int | None:
         return None
 
 
-def keep_freed_memory() -> bool:
+def keep_freed_memory(*, on_cpu: bool = True) -> bool:
     """Ask glibc not to hand freed blocks below 1 GiB back to the system: mapping fresh pages costs a quarter of a step.
 
     Only the threshold is moved. Forbidding mmap altogether (M_MMAP_MAX = 0) is as fast, but then freed blocks of
     changing sizes are not joined, and decoding a large batch took 20 GB where 2.4 are enough.
-    Returns whether it was done: only on Linux with glibc, and not with CLEARPPO_ALLOCATOR=default in the environment.
+    Returns whether it was done: only for computing `on_cpu`, on Linux with glibc, and not with
+    CLEARPPO_ALLOCATOR=default in the environment.
     Raises ConfigError for another word there.
     """
     wanted = os.environ.get(ALLOCATOR, "")
@@ -129,7 +130,7 @@ def keep_freed_memory() -> bool:
             f"{ALLOCATOR} = {wanted} is not known. Write {ALLOCATOR}=default to leave the memory allocator as it is, "
             "or leave the variable out."
         )
-    if wanted or not sys.platform.startswith("linux"):
+    if wanted or not on_cpu or not sys.platform.startswith("linux"):
         return False
     try:
         libc = ctypes.CDLL("libc.so.6")

@@ -43,9 +43,11 @@ class FrozenLayers:
         count = freeze.layers
         path, layers = _layer_list(backbone)
         if not 0 < count < len(layers):
+            few = len(layers) - 1
+            mend = f"Use --freeze_layers {few} or less." if few else "Leave --freeze_layers out."
             raise ConfigError(
-                f"freeze_layers = {count}, and the model has {len(layers)} layers, of which one at least must learn. "
-                f"Use --freeze_layers {len(layers) - 1} or less."
+                f"freeze_layers = {count}, and {backbone.config._name_or_path or 'the model'} has {len(layers)} "
+                f"layer{'s' * (few > 0)}, of which one at least must learn. {mend}"
             )
         self.freeze = freeze
         self.n_layers = len(layers)

@@ -35,7 +35,8 @@ def saved_bytes(network: Any) -> int:
     """
     config = network.config.get_text_config()
     layers, hidden = config.num_hidden_layers, config.hidden_size
-    layer = 10 * hidden + 4 * (getattr(config, "intermediate_size", None) or 4 * hidden)
+    wide = getattr(config, "intermediate_size", None) or 4 * hidden
+    layer = 10 * hidden + 4 * (max(wide) if isinstance(wide, list | tuple) else wide)  # Gemma 3n: one for each layer
     # transformers renames it in version 6
     renamed = hasattr(type(network), "is_activation_checkpointing")
     checkpoints = getattr(network, "is_activation_checkpointing" if renamed else "is_gradient_checkpointing")

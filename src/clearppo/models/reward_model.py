@@ -171,11 +171,17 @@ def load_classifier(
         refuse_attention(attn_implementation, error)
         raise ModelError(f"cannot load {name_or_path} to train a reward model: {first_line(error)}.") from error
     # Of a model on the hub it is known only now what it is.
-    is_reward_model = any("SequenceClassification" in name for name in model.config.architectures or [])
+    is_reward_model = not new_head(model)
     _check(name_or_path, model, sorted(info["missing_keys"]), is_reward_model)
     if not is_reward_model:
         _new_head(model.score, head_std, seed)
     return disable_dropout(model)
+
+
+def new_head(classifier: Any) -> bool:
+    """Whether a loaded classifier was a language model, so that its head is new."""
+    # from_pretrained keeps what config.json said, for a directory and for the hub alike
+    return not any("SequenceClassification" in name for name in classifier.config.architectures or [])
 
 
 def _padding_beside_eos(config: Any, tokenizer: Any) -> int:

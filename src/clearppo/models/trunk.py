@@ -85,13 +85,15 @@ class TrunkReward:
                 warnings.filterwarnings("ignore", message=".*exclude_modules")
                 self._model.load_adapter(str(place), _NAME, torch_device=str(actor.device))
             head = load_file(place / HEAD, device=str(actor.device))
+            self._weight, self._bias = widen(head["weight"]), widen(head["bias"])
+            self._check(record, place)
+        except CannotShareError:
+            raise
         except Exception as error:
             _remove(self._model)
             raise CannotShareError(f"the adapter in {place} cannot be loaded: {first_line(error)}") from error
         finally:
             _ask(self._model, learning)
-        self._weight, self._bias = widen(head["weight"]), widen(head["bias"])
-        self._check(record, place)
 
     @property
     def device(self) -> torch.device:
@@ -149,7 +151,7 @@ def _record(place: Path) -> dict[str, Any]:
         raise CannotShareError(f"the reward model has no adapter ({file} is not there); it was trained without LoRA")
     try:
         record = json.loads(file.read_text(encoding="utf-8"))
-        if {"base", "probe", "scores"} <= set(record):
+        if isinstance(record, dict) and {"base", "probe", "scores"} <= set(record):
             return record
         reason = "it lacks a field"
     except (ValueError, OSError, TypeError) as error:

@@ -13,6 +13,7 @@ import torch
 from torch.profiler import ProfilerActivity
 
 from clearppo.batch import Prompts
+from clearppo.errors import RunDirError
 from clearppo.rundir import RunDir
 from clearppo.train.listener import Listener, Table
 from clearppo.train.stopwatch import PHASE
@@ -68,20 +69,24 @@ class _Trace:
             yield prompts
 
     def close(self) -> None:
-        """End the trace that is open, if one is: write it and show its tables. Raises RunDirError."""
+        """End the trace that is open, if one is: write it and show its tables. A trace that cannot be written is said
+        and left out, because a run is worth more."""
         if self._open is None:
             return
         (step, start, profiler), self._open = self._open, None
         seconds = time.perf_counter() - start
         profiler.stop()
         name = f"iteration-{step}.pt.trace.json"
-        with self.run_dir.whole(FOLDER) as directory:
-            profiler.export_chrome_trace(str(directory / name))
-        file = self.run_dir.path / FOLDER / name
-        events = read_events(file)
+        try:
+            with self.run_dir.whole(FOLDER) as directory:
+                profiler.export_chrome_trace(str(directory / name))
+                events = read_events(directory / name)  # before it moves: torch is silent about a full disk
+        except (RunDirError, OSError, ValueError, KeyError, RuntimeError) as error:
+            self.listener.note(f"no trace of iteration {step} ({type(error).__name__}: {error}); training goes on")
+            return
         self.listener.table(phase_table(step, events, seconds))
         self.listener.table(operation_table(step, events, on_gpu=self.on_gpu))
-        self.listener.note(f"the trace of iteration {step} is in {file}")
+        self.listener.note(f"the trace of iteration {step} is in {self.run_dir.path / FOLDER / name}")
 
     def abandon(self) -> None:
         """End the trace that is open, if one is, and keep nothing of it."""
