@@ -30,7 +30,7 @@ def test_lengths_must_fit() -> None:
     [
         ((1.0, 0.1), {"A": (0.5, 0.1), "B": (0.2, 0.1)}, "improved in truth, as far as A and B can tell"),
         ((1.0, 0.1), {"A": (0.5, 0.1), "B": (0.1, 0.2)}, "improved in truth, as far as A can tell"),
-        ((1.0, 0.1), {"A": (0.1, 0.2)}, "improved only in the eyes of it: by A, which took no part in training, no"),
+        ((1.0, 0.1), {"A": (0.1, 0.2)}, "improved only in the eyes of it: by A, which was not optimised, no"),
         ((1.0, 0.1), {"A": (-0.5, 0.2), "B": (0.5, 0.1)}, "improved only in the eyes of it: by A"),
         ((0.1, 0.2), {"A": (0.5, 0.1)}, "did not improve even in the eyes of it"),
         ((-1.0, 0.2), {"A": (0.5, 0.1)}, "did not improve even in the eyes of it"),

@@ -48,7 +48,7 @@ def by_prompt(values: Sequence[float], n_prompts: int) -> list[float]:
 
 
 def verdict(optimised: tuple[str, Change], held_out: Mapping[str, Change]) -> str:
-    """One or two sentences: the optimised measure's change against those of measures that took no part in training."""
+    """One or two sentences: the optimised measure's change against those of measures that were not optimised."""
     name, own = optimised
     up = [other for other, change in held_out.items() if change.rose]
     down = [other for other, change in held_out.items() if change.fell]
@@ -57,16 +57,20 @@ def verdict(optimised: tuple[str, Change], held_out: Mapping[str, Change]) -> st
         return f"The policy did not improve even in the eyes of {name}, which it was optimised against."
     if down:
         return (
-            f"The policy improved only in the eyes of {name}: by {_list(down)}, which took no part in training, it "
+            f"The policy improved only in the eyes of {name}: by {_list(down)}, which {_was(down)} not optimised, it "
             f"became worse{f' (though better by {_list(up)})' if up else ''}. It learned to please, not to be good."
         )
     if not up:
         return (
-            f"The policy improved only in the eyes of {name}: by {_list(unmoved)}, which took no part in training, "
-            "no change can be told from chance."
+            f"The policy improved only in the eyes of {name}: by {_list(unmoved)}, which {_was(unmoved)} not optimised, no "
+            "change can be told from chance."
         )
     rest = f" ({_list(unmoved)} cannot tell)" if unmoved else ""
-    return f"The policy improved in truth, as far as {_list(up)} can tell, which took no part in training{rest}."
+    return f"The policy improved in truth, as far as {_list(up)} can tell, which {_was(up)} not optimised{rest}."
+
+
+def _was(names: Sequence[str]) -> str:
+    return "was" if len(names) == 1 else "were"
 
 
 def _list(names: Sequence[str]) -> str:
