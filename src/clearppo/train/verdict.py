@@ -62,8 +62,8 @@ def verdict(optimised: tuple[str, Change], held_out: Mapping[str, Change]) -> st
         )
     if not up:
         return (
-            f"The policy improved only in the eyes of {name}: by {_list(unmoved)}, which {_was(unmoved)} not optimised, no "
-            "change can be told from chance."
+            f"The policy improved only in the eyes of {name}: by {_list(unmoved)}, which {_was(unmoved)} not "
+            "optimised, no change can be told from chance."
         )
     rest = f" ({_list(unmoved)} cannot tell)" if unmoved else ""
     return f"The policy improved in truth, as far as {_list(up)} can tell, which {_was(up)} not optimised{rest}."
