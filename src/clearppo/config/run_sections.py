@@ -8,7 +8,13 @@ from clearppo.config.kinds import Allowed
 from clearppo.config.section import Section
 
 MicroBatchTokens = Annotated[
-    Annotated[int, Field(ge=1)] | Literal["auto"] | None, Allowed("a whole number of at least 1, or auto", "auto")
+    Annotated[int, Field(ge=1)] | Literal["auto"] | None,
+    Allowed("a whole number of at least 1, or auto", "auto"),
+    Field(
+        description="At most so many tokens, padding included, pass through the model at once, beside micro_batch_size "
+        "rows; a longer row goes alone. Rows of like length share a micro-batch. auto: what half of the device's free "
+        "memory holds in learning. none: no such bound. Changes memory and speed, never the result."
+    ),
 ]
 
 
@@ -40,12 +46,7 @@ class RunConfig(Section):
         description="At most so many answers pass through the model at once in judging and learning. Changes memory "
         "and speed, never the result.",
     )
-    max_tokens_per_microbatch: MicroBatchTokens = Field(
-        default="auto",
-        description="At most so many tokens, padding included, pass through the model at once, beside micro_batch_size "
-        "rows; a longer row goes alone. Rows of like length share a micro-batch. auto: what half of the device's free "
-        "memory holds in learning. none: no such bound. Changes memory and speed, never the result.",
-    )
+    max_tokens_per_microbatch: MicroBatchTokens = "auto"
     seed: int = Field(
         default=42,
         ge=0,
@@ -103,12 +104,7 @@ class TrainRunConfig(Section):
         ge=1,
         description="At most so many texts pass through the model at once. Changes memory and speed, never the result.",
     )
-    max_tokens_per_microbatch: MicroBatchTokens = Field(
-        default="auto",
-        description="At most so many tokens, padding included, pass through the model at once, beside micro_batch_size "
-        "rows; a longer row goes alone. Rows of like length share a micro-batch. auto: what half of the device's free "
-        "memory holds in learning. none: no such bound. Changes memory and speed, never the result.",
-    )
+    max_tokens_per_microbatch: MicroBatchTokens = "auto"
     seed: int = Field(
         default=42, ge=0, le=2**32 - 1, description="Seed of all chance: what is held out, order, new weights."
     )

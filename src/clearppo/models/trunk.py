@@ -109,15 +109,6 @@ class TrunkReward:
         """How many tokens it knows."""
         return self._actor.vocabulary
 
-    @property
-    def n_parameters(self) -> int:
-        """How many weights this reward model adds to the policy's."""
-        return (
-            self._weight.numel()
-            + self._bias.numel()
-            + sum(parameter.numel() for name, parameter in self._model.named_parameters() if f".{_NAME}." in name)
-        )
-
     @torch.no_grad()
     def scores(self, ids: Int[Tensor, "N L"], lengths: Int[Tensor, " N"]) -> Float[Tensor, " N"]:
         """The score of each text, right-padded with anything, at its last token."""
