@@ -143,8 +143,9 @@ def ppo_options(options: argparse.Namespace, dataset: Path, output: Path) -> dic
 
 def examiner(ppo: Any, prompts: Sequence[str], gold_score: Callable[..., list[float]]) -> Callable[[], Any]:
     """A function that measures the policy as it is on these prompts, always with the same random numbers."""
-    from clearppo.build.ppo import build_sampler, reward_function
+    from clearppo.build.ppo import build_sampler
     from clearppo.data import encode_prompts
+    from clearppo.feedback.function import FunctionScorer, load_reward_function
     from clearppo.rollout.truncate import Truncation
     from clearppo.train.evaluation import evaluate
 
@@ -152,8 +153,8 @@ def examiner(ppo: Any, prompts: Sequence[str], gold_score: Callable[..., list[fl
     encoded = encode_prompts(rows, ppo.tokenizer, max_prompt_length=None, room=None, source="held-out prompts")
     batch = encoded.batch(list(range(len(encoded))), ppo.pad_id).to(ppo.engine.device)
     scorers = {
-        OPTIMISED: reward_function(gold_score),
-        NOT_OPTIMISED: reward_function("clearppo.feedback.sentiment:vader"),
+        OPTIMISED: FunctionScorer(gold_score),
+        NOT_OPTIMISED: FunctionScorer(load_reward_function("clearppo.feedback.sentiment:vader")),
     }
     sampling = ppo.config.sampling
     truncation = None

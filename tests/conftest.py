@@ -48,6 +48,26 @@ def fixed_seeds() -> None:
 
 
 @pytest.fixture(scope="session")
+def trackio_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Trackio reads its directory once a process."""
+    return tmp_path_factory.mktemp("trackio")
+
+
+@pytest.fixture
+def quiet_trackers(tmp_path: Path, trackio_directory: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A place for trackers' files, and none of them finds a login, a server or a place of this machine's user."""
+    for name in [name for name in os.environ if name.startswith(("WANDB_", "MLFLOW_", "TRACKIO_"))]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("NETRC", str(tmp_path / "no-netrc"))
+    monkeypatch.setenv("WANDB_CONFIG_DIR", str(tmp_path / "wandb-config"))
+    monkeypatch.setenv("WANDB_CACHE_DIR", str(tmp_path / "wandb-cache"))
+    monkeypatch.setenv("WANDB_DATA_DIR", str(tmp_path / "wandb-data"))
+    monkeypatch.setenv("TRACKIO_DIR", str(trackio_directory))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "trackers"
+
+
+@pytest.fixture(scope="session")
 def repo() -> Path:
     """The repository's root."""
     return REPO

@@ -25,6 +25,7 @@ class Judge:
 
     url: str
     requests: list[dict[str, Any]] = field(default_factory=list)
+    headers: list[dict[str, str]] = field(default_factory=list)
 
 
 def words(completion: Any) -> float:
@@ -38,13 +39,14 @@ def fair(request: dict[str, Any]) -> Any:
 
 
 @contextlib.contextmanager
-def judge_server(answer: Callable[[dict[str, Any]], Any] = fair) -> Iterator[Judge]:
-    """`answer` gets the request's JSON and returns a Reply, or the JSON value of a good one."""
+def judge_server(answer: Callable[[dict[str, Any]], Any] = fair, port: int = 0) -> Iterator[Judge]:
+    """`answer` gets the request's JSON and returns a Reply, or the JSON value of a good one. `port` 0: any."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             judge.requests.append(request)
+            judge.headers.append(dict(self.headers))
             reply = answer(request)
             reply = reply if isinstance(reply, Reply) else Reply(reply)
             if reply.hangs_up:
@@ -60,7 +62,7 @@ def judge_server(answer: Callable[[dict[str, Any]], Any] = fair) -> Iterator[Jud
         def log_message(self, format: str, *args: Any) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
     judge = Judge(f"http://127.0.0.1:{server.server_address[1]}/score")
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
     thread.start()

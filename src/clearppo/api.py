@@ -7,12 +7,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clearppo.config import CommandConfig, PPOConfig, PrefsConfig, RewardModelConfig, SFTConfig, load_config
+from clearppo.errors import DeviceError
 from clearppo.models.policy import Policy
 
 if TYPE_CHECKING:
     from clearppo.train.comparing import PrefsSummary
     from clearppo.train.listener import Listener
+    from clearppo.train.reward import RewardRun
     from clearppo.train.reward_report import RewardReport
+    from clearppo.train.run import PPORun
+    from clearppo.train.sft import SFTRun
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,8 +96,9 @@ def train_ppo(config: PPOConfig, *, console: bool = False) -> PPOResult:
     from clearppo.build.ppo import build_ppo
 
     with _watching(console) as listener:
-        run = build_ppo(config, listener=listener)
-        history = run.train()
+        with _loading(config):
+            run = build_ppo(config, listener=listener)
+        history = _trained(run)
     return PPOResult(output_dir=run.run_dir.path, history=history, policy=run.policy, tokenizer=run.tokenizer)
 
 
@@ -102,8 +107,9 @@ def train_sft(config: SFTConfig, *, console: bool = False) -> SFTResult:
     from clearppo.build.steps import build_sft
 
     with _watching(console) as listener:
-        run = build_sft(config, listener=listener)
-        return SFTResult(history=run.train(), output_dir=run.run_dir.path)
+        with _loading(config):
+            run = build_sft(config, listener=listener)
+        return SFTResult(history=_trained(run), output_dir=run.run_dir.path)
 
 
 def train_reward(config: RewardModelConfig, *, console: bool = False) -> RewardResult:
@@ -111,8 +117,9 @@ def train_reward(config: RewardModelConfig, *, console: bool = False) -> RewardR
     from clearppo.build.steps import build_reward
 
     with _watching(console) as listener:
-        run = build_reward(config, listener=listener)
-        return RewardResult(history=run.train(), output_dir=run.run_dir.path, report=run.report)
+        with _loading(config):
+            run = build_reward(config, listener=listener)
+        return RewardResult(history=_trained(run), output_dir=run.run_dir.path, report=run.report)
 
 
 def make_prefs(config: PrefsConfig, *, console: bool = False) -> "PrefsSummary":
@@ -144,6 +151,33 @@ def check_inputs(config: CommandConfig, unmade: Container[str] = ()) -> None:
             check_ppo(config, unmade)
         case _:
             raise TypeError(f"{type(config).__name__} is no step.")
+
+
+def _trained(run: "PPORun | SFTRun | RewardRun") -> list[dict[str, float]]:
+    """The metrics of every round. However the run ends, other processes may then use its directory.
+
+    Raises DeviceError where torch knows no algorithm that `--deterministic` allows.
+    """
+    try:
+        return run.train()
+    except RuntimeError as error:
+        if "use_deterministic_algorithms(True)" not in str(error):
+            raise
+        what = str(error).partition(", but ")[0]
+        raise DeviceError(
+            f"deterministic = true cannot be had here: {what}. Leave out --deterministic, or use --device cpu."
+        ) from error
+    finally:
+        run.run_dir.release()
+
+
+@contextmanager
+def _loading(config: SFTConfig | RewardModelConfig | PPOConfig) -> Iterator[None]:
+    """While the models are loaded, which may be more than the memory holds."""
+    from clearppo.train.shortage import memory_told
+
+    with memory_told(config, lambda: "loading the models"):
+        yield
 
 
 @contextmanager

@@ -107,7 +107,8 @@ class Feedback:
     """反馈: the teacher's marks, and the rewards that equations (1) and (2) make of them.
 
     `scores` is what lands on the last token (reward units); `raw_scores` is the sum of the sources as they gave it,
-    before any scaling, clipping or penalty; `parts` are the sources, before weighting.
+    before any scaling, clipping or penalty; `parts` are the sources, before weighting. Both scores are NaN, and the
+    rewards 0, for an answer that nobody scored and that is to be left out of the update.
     `kl` is the per-token estimate of KL(policy || reference) in nats.
     """
 
@@ -118,10 +119,15 @@ class Feedback:
     kl: Float[Tensor, "B T"]
     rewards: Float[Tensor, "B T"]
 
+    @property
+    def scored(self) -> Bool[Tensor, " B"]:
+        """Which answers have a score; the others are not learned from."""
+        return ~self.raw_scores.isnan()
+
 
 @dataclass(frozen=True, kw_only=True)
 class Experience:
-    """学习's input: a rollout with the advantage and the return of every token, equations (3) and (4).
+    """学习's input: the answers to learn from, with the advantage and the return of every token, equations (3) and (4).
 
     `ref_log_probs` is the reference's log p of every token, for a KL inside the loss.
     """

@@ -42,12 +42,12 @@ class PlainConsole:
 
     def __init__(self, console: Console) -> None:
         self.console = console
-        self.n_iterations = 0
+        self.n_iterations = self.done = 0
         self.round, self.headline = "iteration", headline
         self.began = time.monotonic()
 
     def started(self, summary: Summary, n_iterations: int) -> None:
-        self.n_iterations = n_iterations
+        self.n_iterations, self.done = n_iterations, summary.done
         self.round, self.headline = summary.round, summary.headline
         self.began = time.monotonic()
         announce(self.console, summary)
@@ -57,8 +57,7 @@ class PlainConsole:
             self.console.print(f"{PHASES.get(name, name)} ...")
 
     def iteration(self, step: int, metrics: Mapping[str, float]) -> None:
-        spent = time.monotonic() - self.began
-        left = spent / step * (self.n_iterations - step)
+        left = (time.monotonic() - self.began) / max(step - self.done, 1) * (self.n_iterations - step)
         self.console.print(f"{self.round} {step}/{self.n_iterations}  {self.headline(metrics)}  {_clock(left)} left")
 
     def samples(self, step: int, rows: Sequence[SampleRow]) -> None:
@@ -96,7 +95,7 @@ class LiveConsole:
     def started(self, summary: Summary, n_iterations: int) -> None:
         announce(self.console, summary)
         self.headline = summary.headline
-        self.progress.reset(self.task, total=n_iterations)
+        self.progress.reset(self.task, total=n_iterations, completed=summary.done)
 
     def phase(self, name: str) -> None:
         self.progress.update(self.task, phase=PHASES.get(name, name), refresh=True)

@@ -11,19 +11,19 @@ from pathlib import Path
 from typing import Any
 
 from clearppo.api import RUNNERS, check_inputs
-from clearppo.config import CommandConfig, Pipeline, load_pipeline, values
+from clearppo.config import CommandConfig, Pipeline, PPOConfig, RewardModelConfig, SFTConfig, load_pipeline, values
+from clearppo.config.changes import SILENT
 from clearppo.config.kinds import qualified_name, spelled
 from clearppo.config.pipeline import as_typed
 from clearppo.errors import ClearPPOError, RunDirError
 from clearppo.rundir import absent_directories, remove_empty
 
 RECORD = "pipeline.json"
-PLACES = frozenset({"output_dir", "output_file", "overwrite_output_dir", "overwrite_output_file"})
-"""Options that say where a result goes, not what it is. So do the next, which say how much of it is shown."""
-SHOWN = frozenset({"logging_steps", "sample_steps", "profile"})
+SILENT_HERE = SILENT | {"output_file", "overwrite_output_file"}
+"""Options that have no part in what a step's result is."""
 READ = frozenset({
-    "model_name_or_path", "dataset_name", "eval_dataset_name", "reference_dataset_name", "ptx_dataset_name",
-    "reward_model_path", "value_model_path", "reward_funcs", "labeller",
+    "model_name_or_path", "dataset_name", "eval_dataset_name", "eval_reward_funcs", "eval_reward_model_path",
+    "reference_dataset_name", "ptx_dataset_name", "reward_model_path", "value_model_path", "reward_funcs", "labeller",
 })  # fmt: skip
 """Options that name what a step reads. The value of another may happen to be a file's name too: kl_estimator = k1."""
 SMALL = 64 * 2**20  # bytes of a file that are read to tell whether it has changed; of a larger one its size and time
@@ -68,9 +68,9 @@ def run_pipeline(
     """Run every step whose output is not there yet. `tell` is given a line for each step.
 
     A step's output is kept if the same settings made it from the same inputs; pipeline.json in output_dir remembers
-    that. An output that other settings made is an error, unless `overwrite_output_dir`; one that was never finished is
-    made again. Raises RunDirError, before any step runs, naming what differs; also before any step, ClearPPOError for
-    data, functions and models of any step that cannot be read.
+    that. An output that other settings made is an error, unless `overwrite_output_dir`. A step that was never finished
+    goes on from its newest checkpoint, or is made again if it was begun with other settings. Before any step runs:
+    raises RunDirError, naming what differs, and ClearPPOError for data, functions and models that cannot be read.
     """
     record = _Record(Path(pipeline.options.output_dir).expanduser())
     settings: dict[str, dict[str, str]] = {}
@@ -91,14 +91,23 @@ def run_pipeline(
             tell(f"step {step}: kept, the same settings made {output}")
             results.append(StepResult(step=step, output=output, kept=True, result=None, seconds=0.0))
             continue
-        tell(f"step {step}: {output}")
+        goes_on = not pipeline.options.overwrite_output_dir and record.was_killed(step, settings[step])
+        tell(f"step {step}: {output}{' (goes on from where it was stopped)' * goes_on}")
         began = time.monotonic()
         with _said_of(step), record.begun(step, settings[step], output):
-            result = RUNNERS[step](config, console=console)
+            result = RUNNERS[step](_going_on(config) if goes_on else config, console=console)
         record.write(step, settings[step], marks[step], finished=True)
         seconds = time.monotonic() - began
         results.append(StepResult(step=step, output=output, kept=False, result=result, seconds=seconds))
     return results
+
+
+def _going_on(config: CommandConfig) -> CommandConfig:
+    """The same step, from its newest checkpoint on; afresh if it has none, or never has any."""
+    if not isinstance(config, SFTConfig | RewardModelConfig | PPOConfig):
+        return config
+    run = config.run.model_copy(update={"resume_from_checkpoint": "auto", "overwrite_output_dir": False})
+    return config.model_copy(update={"run": run})
 
 
 @contextmanager
@@ -136,6 +145,11 @@ class _Record:
     def holds(self, step: str, mark: str) -> bool:
         entry = self.steps.get(step, {})
         return bool(entry.get("finished")) and entry.get("mark") == mark
+
+    def was_killed(self, step: str, settings: Mapping[str, str]) -> bool:
+        """Whether the step was begun with these settings, and not finished."""
+        entry = self.steps.get(step)
+        return entry is not None and not entry.get("finished") and entry.get("settings") == settings
 
     def require_same(self, step: str, settings: Mapping[str, str], output: str) -> None:
         """Raises RunDirError if other settings made the step's output, or nobody knows what did."""
@@ -204,7 +218,7 @@ def _settings(config: CommandConfig, pipeline: Pipeline, marks: Mapping[str, str
     sources = {output: step for step, output in pipeline.outputs.items() if step in marks}
     settings: dict[str, str] = {}
     for name, value in values(config).items():
-        if name in PLACES | SHOWN:
+        if name in SILENT_HERE:
             continue
         settings[name] = qualified_name(value) if callable(value) else spelled(value)
         text = settings[name]

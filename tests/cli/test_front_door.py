@@ -59,7 +59,11 @@ def test_a_bug_of_ours_keeps_its_traceback(run: Any, monkeypatch: pytest.MonkeyP
     ("arguments", "sentence"),
     [
         (["pp"], "Unknown command pp. Did you mean ppo?"),
-        (["zzz"], "Unknown command zzz. There are quickstart, sft, reward, ppo, rlhf, prefs, chat, recipes, env."),
+        (
+            ["zzz"],
+            "Unknown command zzz. There are quickstart, sft, reward, ppo, rlhf, prefs, serve-reward, chat, recipes, "
+            "env.",
+        ),
         (["--versio"], "Unknown option --versio. Did you mean --version?"),
         (["recipes", "show"], "Missing argument 'NAME'."),
         (["recipes", "show", "x"], f"Unknown recipe x. There are {', '.join(list_recipes()[:-1])} and trl."),

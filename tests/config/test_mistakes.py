@@ -162,6 +162,10 @@ INERT = [
     ({"critic_learning_rate": 1e-5, "vf_coef": 0}, "vf_coef = 0", "--vf_coef 0.1"),
     ({"early_stop_kl": 0.1, "num_ppo_epochs": 1}, "num_ppo_epochs = 1", "--num_ppo_epochs 4"),
     ({"importance_cap": 2, "old_log_probs": "sampler"}, "old_log_probs = sampler", "--old_log_probs learner"),
+    ({"run_name": "a"}, "report_to = none", "--report_to tensorboard"),
+    ({"tracking_dir": "runs/all"}, "report_to = none", "--report_to tensorboard"),
+    ({"tracking_project": "a", "report_to": "none"}, "report_to = none", "--report_to wandb"),
+    ({"tracking_project": "a", "report_to": "tensorboard"}, "report_to = tensorboard", "--report_to wandb"),
 ]
 
 
@@ -240,12 +244,12 @@ def test_saying_that_what_is_off_is_off_is_no_mistake(flags: dict[str, Any], loa
         (
             {"reward_weights": [1, 2]},
             "reward_weights = 1,2 does not fit: there is 1 reward source, and it gives 2. Give one for each, the "
-            "functions in their order, then the reward model, e.g. --reward_weights 1.",
+            "functions in their order, then the servers, then the reward model, e.g. --reward_weights 1.",
         ),
         (
             {"reward_model_path": "rm", "reward_weights": "0.5"},
             "reward_weights = 0.5 does not fit: there are 2 reward sources, and it gives 1. Give one for each, the "
-            "functions in their order, then the reward model, e.g. --reward_weights 1,1.",
+            "functions in their order, then the servers, then the reward model, e.g. --reward_weights 1,1.",
         ),
         (
             {"reward_funcs": "a.py"},

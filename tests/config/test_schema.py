@@ -32,7 +32,10 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "truncate_after": 0, "old_log_probs": "auto",
     },
     "reward": {
-        "reward_funcs": [], "reward_model_path": None, "reward_weights": None, "missing_eos_penalty": None,
+        "reward_funcs": [], "reward_worker": False, "reward_timeout": None, "reward_urls": [],
+        "reward_url_format": "clearppo", "reward_batch_size": 16, "reward_concurrency": 4,
+        "reward_request_timeout": 60.0, "reward_patience": 300.0, "reward_auth_env": None, "reward_missing": "stop",
+        "reward_model_path": None, "reward_weights": None, "missing_eos_penalty": None,
         "missing_eos_score": None, "score_scaling": None, "score_clip": None, "whiten_rewards": False,
         "share_trunk": "auto",
     },
@@ -56,11 +59,19 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "max_grad_norm": 1.0, "critic_adam_epsilon": None, "adam_style": "torch", "min_lr_ratio": 0.0,
         "warmup_steps": None, "warmup_start": 0.0,
     },
+    "eval": {
+        "eval_steps": None, "eval_dataset_name": None, "dataset_test_split": None, "eval_fraction": None,
+        "eval_num_prompts": 128, "eval_temperature": 0.0, "eval_reward_funcs": [], "eval_reward_model_path": None,
+        "metric_for_best_model": None, "greater_is_better": True, "load_best_model_at_end": False,
+    },
     "run": {
         "overwrite_output_dir": False, "total_episodes": 10000, "batch_size": 64, "micro_batch_size": 16, "seed": 42,
         "sample_steps": 10, "logging_steps": 1, "ema_decay": None, "max_tokens_per_microbatch": "auto",
-        "profile": None,
+        "profile": None, "deterministic": False, "save_steps": 50, "save_total_limit": 2,
+        "resume_from_checkpoint": None, "allow_changed_options": False, "max_bad_steps": 3, "on_bad_steps": "stop",
+        "watchdog_minutes": 30.0,
     },
+    "tracking": {"report_to": None, "run_name": None, "tracking_project": "clearppo", "tracking_dir": None},
 }  # fmt: skip
 REQUIRED = {"model_name_or_path", "dataset_name", "output_dir"}
 

@@ -15,8 +15,10 @@ import transformers.modeling_utils  # noqa: F401  (before clearppo: what its imp
 from clearppo.batch import Rollout
 from clearppo.feedback import FakeScorer, Scorer, WeightedScorer
 from clearppo.feedback.function import FunctionScorer
-from clearppo.feedback.http import HTTPJudge
+from clearppo.feedback.http import HTTPScorer
+from clearppo.feedback.http_client import HTTPClient
 from clearppo.feedback.model import RewardModelScorer
+from clearppo.feedback.worker import WorkerScorer
 from tests.judge_server import judge_server
 from tests.tiny import tiny_reward_model, tiny_rollout
 
@@ -50,12 +52,21 @@ def servers() -> Iterator[None]:
     """Those that a test has started live until this module's last one."""
     with SERVERS:
         yield
-    judge.cache_clear()
+    server.cache_clear()
+    worker.cache_clear()
 
 
 @functools.cache
-def judge() -> HTTPJudge:
-    return HTTPJudge(SERVERS.enter_context(judge_server()).url, batch_size=2)
+def server() -> HTTPScorer:
+    return HTTPScorer(HTTPClient(SERVERS.enter_context(judge_server()).url), batch_size=2, concurrency=2)
+
+
+@functools.cache
+def worker() -> WorkerScorer:
+    """With random numbers, which are the same for the same answers."""
+    scorer = WorkerScorer(f"{Path(__file__).parent / 'rewards_of_a_worker.py'}:by_words")
+    SERVERS.callback(scorer.close)
+    return scorer
 
 
 SCORERS: dict[str, Callable[[Path], Scorer]] = {
@@ -63,7 +74,8 @@ SCORERS: dict[str, Callable[[Path], Scorer]] = {
     "function": lambda folder: FunctionScorer(by_words),
     "async function": lambda folder: FunctionScorer(by_letters),
     "reward model": reward_model,
-    "http judge": lambda folder: judge(),
+    "server": lambda folder: server(),
+    "function in a worker": lambda folder: worker(),
     "weighted": lambda folder: WeightedScorer(
         [FakeScorer(), FunctionScorer(by_words), FunctionScorer(by_words), reward_model(folder)], [1.0, 0.5, 2.0, -1.0]
     ),

@@ -25,6 +25,7 @@ from clearppo.cli import main
 from clearppo.config import ALIASES, SCHEMAS, leaves, list_recipes, values
 from clearppo.data import load_comparisons, load_demonstrations
 from clearppo.pipeline import RECORD
+from clearppo.train.eval_metrics import EVALUATION
 from clearppo.train.metrics import REGISTRY
 from clearppo.train.step_metrics import REWARD, SFT
 from tests.docs.readme_commands import Block, blocks, environment, run_all
@@ -42,7 +43,7 @@ READ = (
 BUILT_IN = "smollm2-135m-instruct"
 
 # Flags of other programs that the pages mention.
-OTHERS_FLAGS = {"--no-deps", "--index-url", "--extra-index-url"}
+OTHERS_FLAGS = {"--no-deps", "--index-url", "--extra-index-url", "--constraint", "--logdir"}
 ENDINGS = (".py", ".md", ".toml", ".txt", ".yaml", ".json", ".jsonl", ".safetensors")
 
 
@@ -129,7 +130,7 @@ def made_elsewhere() -> set[str]:
     from clearppo import rundir
 
     by_a_run = set(re.findall(r"[\w.]+/|[\w.]+\.\w+", rundir.__doc__ or ""))
-    by_a_run |= {*rundir.OWN_FILES, *rundir.MODEL_FILES, "value_head.safetensors"}
+    by_a_run |= {*rundir.OWN_FILES, *rundir.MODEL_FILES, "value_head.safetensors", f"{rundir.CHECKPOINT}N/"}
     by_a_run |= {RECORD, *(f"{step}/" for step in SCHEMAS)}  # a pipeline's own file, and its steps' directories
     by_the_reader = {block.file for block in blocks(text_of(READMES[0])) if block.file}
     return by_a_run | by_the_reader
@@ -138,7 +139,7 @@ def made_elsewhere() -> set[str]:
 @each_page
 def test_paths_exist(page: Path) -> None:
     roots = [REPO, SRC, REPO / "docs", REPO / "tests" / "core"]
-    metrics = {*REGISTRY, *SFT, *REWARD}
+    metrics = {*REGISTRY, *EVALUATION, *SFT, *REWARD}
     wrong = [
         span
         for span in code_spans(prose(page))
@@ -382,7 +383,8 @@ def test_the_commands_of_the_readme_are_understood(reader: dict[str, list[Any]])
     assert {config.model.critic for config in reader["ppo"]} == {"shared", "separate"}
     assert any(config.model.use_peft for config in reader["ppo"])
     assert any(config.ptx.ptx_coef and config.run.ema_decay and not config.has_critic for config in reader["ppo"])
-    assert reader["ppo"][-1].ppo.cliprange is None  # the recipe article
+    assert any(config.ppo.cliprange is None for config in reader["ppo"])  # the recipe article
+    assert any(config.run.resume_from_checkpoint == "auto" and config.eval.eval_steps for config in reader["ppo"])
 
 
 def test_what_ci_runs_takes_seconds(reader: dict[str, list[Any]]) -> None:

@@ -70,10 +70,33 @@ MISTAKES: dict[str, tuple[Mistake, list[str]]] = {
     "no such recipe": (option(recipe="artikle"), ["artikle", "article"]),
     "stop token": (option(stop_token_ids="99999"), ["99999", "vocabulary"]),
     "lora modules": (option(use_peft="true", lora_target_modules="nothing"), ["nothing", "q_proj"]),
+    "reward server is dead": (option(reward_urls="http://127.0.0.1:9/"), ["127.0.0.1:9", "refused", "--reward_urls"]),
+    "reward server is no URL": (option(reward_urls="localhost:8000"), ["reward_urls = localhost:8000", "http"]),
+    "reward token missing": (
+        option(reward_urls="http://127.0.0.1:9/", reward_auth_env="NO_SUCH_TOKEN"),
+        ["NO_SUCH_TOKEN", "--reward_auth_env"],
+    ),
+    "reward hangs": (
+        lambda tmp_path, options: {
+            **reward("__import__('time').sleep(100)")(tmp_path, options),
+            "reward_worker": "true", "reward_timeout": "0.1",
+        },
+        ["`score` was not done after 0.1", "row", "--reward_timeout"],
+    ),
+    "reward worker": (
+        lambda tmp_path, options: {**reward("return [1.0]")(tmp_path, options), "reward_worker": "true"}, ["1", "8"],
+    ),
     "reward model missing": (option(reward_model_path="no/such"), ["no/such"]),
     "a directory that is no model": (lambda tmp_path, _: {"model_name_or_path": tmp_path}, ["config.json"]),
 }  # fmt: skip
-AFTER_THE_START = {"reward raises", "reward count", "reward NaN", "reward None"}  # config.yaml stands by then
+AFTER_THE_START = {
+    "reward raises",
+    "reward count",
+    "reward NaN",
+    "reward None",
+    "reward hangs",
+    "reward worker",
+}  # config.yaml stands by then
 if not torch.cuda.is_available():
     MISTAKES["no GPU"] = (option(device="cuda"), ["device = cuda", "--device auto"])
 

@@ -147,7 +147,7 @@ def test_a_run_that_ends_early_leaves_its_policy(files) -> None:
     with pytest.raises(RewardError, match="the labeller went home"):
         library.ppo(**{**files, "reward_funcs": [reward]})
     run = Path(files["output_dir"])
-    assert AutoModelForCausalLM.from_pretrained(run / "interrupted")
+    assert AutoModelForCausalLM.from_pretrained(run / "checkpoint-2")
     assert not (run / "model.safetensors").exists()
     assert len((run / "metrics.jsonl").read_text().splitlines()) == 2
 

@@ -154,7 +154,7 @@ def test_in_autocast_scores_are_those_of_the_exact_weights_in_autocast(tmp_path:
     scores = scorer(rollout()).total
     kinds = {parameter.dtype for parameter in scorer.model.parameters()}
     assert kinds == {torch.float32, torch.bfloat16}
-    ids = [plain._encode(rollout(), row) for row in range(len(TEXTS))]
+    ids = plain.encoded(rollout().prompts.texts, rollout().completions)
     exact = RewardModel(load_classifier(path), autocast=True)
     assert torch.equal(scores, score_texts(exact, ids, micro_batch_size=64))
     assert scores.dtype == torch.float32

@@ -12,8 +12,9 @@ from clearppo.engines.local import LocalEngine
 from clearppo.errors import TrainingError
 from clearppo.learning import Objective, Passes, learn
 from clearppo.learning.optimiser import adamw
-from clearppo.models.build import make_policy
-from clearppo.models.loading import load_causal_lm
+from clearppo.models.actor import SeparateCritic
+from clearppo.models.build import load_critic, make_policy
+from clearppo.models.loading import load_causal_lm, load_tokenizer
 from clearppo.models.policy import Policy
 from tests.models.test_actor import ragged
 from tests.tiny import tiny_causal_lm
@@ -22,10 +23,12 @@ FULL = Objective(clip=0.2, clip_high=0.3, clip_value=0.2, vf_coef=0.1, entropy_c
 ARTICLE = Objective(vf_coef=0.1)
 
 
-def policy_at(tmp_path: Path) -> Policy:
+def policy_at(tmp_path: Path, *, separate: bool = False) -> Policy:
     torch.manual_seed(1)
-    policy = make_policy(load_causal_lm(tiny_causal_lm(tmp_path), dtype=torch.float64))
-    torch.nn.init.normal_(policy.critic.score.weight)
+    path = tiny_causal_lm(tmp_path)
+    critic = load_critic(path, load_tokenizer(path), dtype=torch.float64) if separate else None
+    policy = make_policy(load_causal_lm(path, dtype=torch.float64), separate_critic=critic)
+    torch.nn.init.normal_(policy.critic.classifier.score.weight if separate else policy.critic.score.weight)
     return policy
 
 
@@ -76,7 +79,7 @@ def by_hand(policy: Policy, data: Experience, objective: Objective) -> torch.Ten
         prompt, response = rollout.prompts.ids[i][rollout.prompts.mask[i]], rollout.responses[i][rollout.mask[i]]
         out = model(torch.cat([prompt, response])[None], output_hidden_states=True)
         log_p = (out.logits[0, len(prompt) - 1 : -1] / rollout.temperature).log_softmax(-1)
-        values = policy.critic.score(out.hidden_states[-1][0, len(prompt) - 1 : -1]).squeeze(-1)
+        values = values_by_hand(policy, torch.cat([prompt, response]), out.hidden_states[-1][0])[len(prompt) - 1 : -1]
         for t, token in enumerate(response.tolist()):
             a, old, ret = data.advantages[i, t], rollout.old_log_probs[i, t], data.returns[i, t]
             ratio, v, v_old = torch.exp(log_p[t, token] - old), values[t], rollout.old_values[i, t]
@@ -91,6 +94,40 @@ def by_hand(policy: Policy, data: Experience, objective: Objective) -> torch.Ten
             entropy = -(log_p[t].exp() * log_p[t]).sum()
             total = total + actor + objective.vf_coef * critic / 2 - objective.entropy_coef * entropy
     return total / n
+
+
+def values_by_hand(policy: Policy, text: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
+    """The value at each token of one text, by a layer on these hidden states or by a network of its own."""
+    if not isinstance(policy.critic, SeparateCritic):
+        return policy.critic.score(hidden).squeeze(-1)
+    classifier = policy.critic.classifier
+    return classifier.score(classifier.model(text[None]).last_hidden_state[0]).squeeze(-1)
+
+
+@pytest.mark.parametrize("micro", [2, 6])
+@pytest.mark.parametrize("objective", [ARTICLE, FULL])
+def test_a_separate_critic_learns_before_the_actor_and_the_same(
+    tmp_path: Path, objective: Objective, micro: int
+) -> None:
+    policy, data = policy_at(tmp_path, separate=True), experience()
+    expected = torch.autograd.grad(by_hand(policy, data, objective), [p for _, p in policy.trainable()])
+    (found,), _ = gradients(policy, data, objective, micro=micro)
+    for (name, _), g, e in zip(policy.trainable(), found, expected, strict=True):
+        torch.testing.assert_close(g, e, atol=1e-11, rtol=1e-8, msg=lambda m, n=name: f"{n}: {m}")
+
+
+def test_in_warm_up_only_a_separate_critic_has_gradients(tmp_path: Path) -> None:
+    policy, data = policy_at(tmp_path, separate=True), experience()
+    critic = list(policy.critic.parameters())
+    expected = torch.autograd.grad(by_hand(policy, data, FULL), critic)
+    engine = Recorder()
+    learn(
+        policy, data, engine, torch.optim.SGD(policy.parameters(), lr=0.0), objective=FULL, critic_only=True,
+        passes=Passes(epochs=1, micro_batch_size=2), generator=torch.Generator().manual_seed(0),
+    )  # fmt: skip
+    assert all(p.grad is None for p in policy.actor.parameters())
+    for g, e in zip(engine.gradients[0], expected, strict=True):
+        torch.testing.assert_close(g, e, atol=1e-11, rtol=1e-8)
 
 
 @pytest.mark.parametrize("objective", [ARTICLE, FULL, replace(FULL, vf_coef=0.0, clip_value=None)])

@@ -250,7 +250,7 @@ def test_a_gradient_that_is_not_finite_stops_the_run_and_keeps_the_weights(tmp_p
     before = [p.clone() for p in model.parameters()]
     optimiser = torch.optim.Adam(model.parameters(), lr=0.1)
     broken = replace(batch(), margins=torch.full((10,), math.nan))
-    with pytest.raises(TrainingError, match="the gradient is not finite"):
+    with pytest.raises(TrainingError, match=r"the loss is not finite: margin of row 1 is nan \(data\)"):
         learn_comparisons(
             model, broken, LocalEngine(torch.device("cpu")), optimiser, objective=RewardObjective(), micro_batch_size=4
         )

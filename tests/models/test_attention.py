@@ -83,8 +83,8 @@ def test_under_autocast_queries_and_keys_come_in_float32(monkeypatch: pytest.Mon
 def spy(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The lengths of the texts that go our way from now on."""
     seen = []
-    real = attention._by_products
-    monkeypatch.setattr(attention, "_by_products", lambda q, *rest: seen.append(q.shape[2]) or real(q, *rest))
+    real = attention.causal_products
+    monkeypatch.setattr(attention, "causal_products", lambda q, *rest: seen.append(q.shape[2]) or real(q, *rest))
     return seen
 
 

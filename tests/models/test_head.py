@@ -127,7 +127,7 @@ def test_the_logits_of_all_tokens_are_never_there(tmp_path: Path, monkeypatch: p
     """Neither of the policy nor of the reference: no tensor of N rows by V columns is made."""
     monkeypatch.setitem(core.TILE, "cpu", 2**8)
     monkeypatch.setattr(core, "KEPT_BYTES", 0)
-    policy = make_policy(load_causal_lm(tiny_causal_lm(tmp_path)))
+    policy = make_policy(load_causal_lm(tiny_causal_lm(tmp_path, intermediate_size=16)))
     reference = make_reference(policy, micro_batch_size=8)
     prompts, responses, mask = ragged((3,) * 8, (12,) * 8)
     n, v = int(mask.sum()), policy.actor.causal_lm.config.vocab_size

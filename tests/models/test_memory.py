@@ -7,8 +7,9 @@ import torch
 from torch import nn
 
 from clearppo.models.build import prepare_network
+from clearppo.models.fused_layers import fuse_layers
 from clearppo.models.loading import load_causal_lm
-from clearppo.models.memory import saved_bytes, token_budget
+from clearppo.models.memory import MOST, saved_bytes, token_budget
 from tests.tiny import FAMILIES, tiny_causal_lm
 
 
@@ -39,6 +40,10 @@ def test_the_count_is_about_what_is_kept(tmp_path: Path, family: str) -> None:
     model = load_causal_lm(tiny_causal_lm(tmp_path, family=family, context=256, **sizes))
     per_token = (measured(model, 200) - measured(model, 100)) / 100
     assert 0.5 < per_token / saved_bytes(model) < 2.0
+    before = saved_bytes(model)
+    if fuse_layers(model):
+        assert saved_bytes(model) < 0.7 * before
+        assert 0.5 < (measured(model, 200) - measured(model, 100)) / 100 / saved_bytes(model) < 2.0
 
 
 def test_checkpointing_keeps_less(tmp_path: Path) -> None:
@@ -57,6 +62,7 @@ def test_budgets_by_hand(tmp_path: Path) -> None:
     none: list[nn.Parameter] = []
     assert token_budget([model], none, 2 * 1000 * a_token) == 512  # half of it holds 1000: the power of two below
     assert token_budget([model, model], none, 2 * 1000 * a_token) == 256
+    assert token_budget([model], none, 10**15) == token_budget([model], none, 10**12) == MOST
     learned = list(model.parameters())
     adam = 3 * sum(4 * p.numel() for p in learned)
     assert token_budget([model], learned, adam + 2 * 1024 * a_token) == 1024

@@ -23,6 +23,7 @@ from clearppo.config import list_recipes, load_config
 from clearppo.feedback import Scores
 from clearppo.learning.ptx import TextStream
 from clearppo.models.actor import SharedCritic
+from clearppo.models.ema import EMA
 from clearppo.train.run import PPORun
 from clearppo.train.track import Track
 from tests.oracles.whole_step import Answer, Learner, Numbers, Outcome, Text
@@ -239,7 +240,9 @@ def built(case: Case, models: tuple[str, str], directory: Path) -> PPORun:
         for weight in run.policy.actor.parameters():
             weight += 0.05 * torch.randn(weight.shape, generator=generator, dtype=torch.float64)
     run.sampler.load(run.policy, version=0)
-    return replace(run, scorer=Told(), track=Recorder(run))
+    # The average begins at the weights as they are now.
+    ema = EMA(run.policy.actor, run.config.run.ema_decay)
+    return replace(run, scorer=Told(), track=Recorder(run), ema=ema)
 
 
 def oracle(case: Case, run: PPORun, models: tuple[str, str]) -> Learner:

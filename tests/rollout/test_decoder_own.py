@@ -212,6 +212,7 @@ def test_steps_of_fixed_sizes_equal_full_forward_passes(tmp_path: Path, kind: st
 
     decoder.begin(rows=8, length=130)
     decoder._run = run
+    decoder.begin = lambda **_: decoder._forget()  # as on a GPU, where room that is large enough is kept
     Script(decoder, model_of(path, torch.float64), atol=1e-10).whole()
     assert {rows for rows, _ in seen} == {1, 2, 4, 8}
     assert {columns for _, columns in seen} == {64}

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from clearppo.errors import TrainingError
-from clearppo.rollout.draw import PREFILTER, draw, on_host, row_stream
+from clearppo.rollout.draw import PREFILTER, doubling, draw, on_host, row_stream
 
 LOGITS = torch.tensor([[2.0, 1.0, 0.0, -1.0, 0.5]], dtype=torch.float64)
 
@@ -179,3 +179,9 @@ def test_a_cuda_device_draws_the_same_and_is_not_waited_for(top_k: int, top_p: f
         torch.cuda.set_sync_debug_mode("default")
     assert on_host(found[0]) == expected[0].tolist()
     torch.testing.assert_close(found[1].cpu(), expected[1], atol=1e-9, rtol=1e-9)
+
+
+@pytest.mark.parametrize("width", [1, 2, 3, 127, 128, 1000])
+def test_the_running_sum_of_deterministic_gpus(width: int) -> None:
+    weights = torch.rand(4, width, dtype=torch.float64, generator=torch.Generator().manual_seed(width))
+    torch.testing.assert_close(doubling(weights), weights.cumsum(dim=-1), rtol=1e-12, atol=0)

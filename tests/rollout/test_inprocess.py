@@ -16,7 +16,7 @@ from clearppo.models.build import Lora, load_critic, make_policy
 from clearppo.models.loading import load_causal_lm, load_tokenizer
 from clearppo.models.policy import Policy, analyze_in_micro_batches
 from clearppo.rollout import Generation, SamplingSettings, sample
-from clearppo.rollout.decoder import Decoder, TransformersDecoder, make_decoder
+from clearppo.rollout.decoder import Decoder, OwnDecoder, TransformersDecoder, make_decoder
 from clearppo.rollout.draw import row_stream
 from clearppo.rollout.inprocess import InProcessSampler
 from tests.rollout.whole_decoder import WholeDecoder
@@ -351,3 +351,30 @@ def test_a_policy_that_has_diverged_is_said(tmp_path: Path) -> None:
             seed=0,
             decoder=WholeDecoder(policy.actor, joins=True),
         ).generate(prompts)
+
+
+def test_a_sampler_that_rests_answers_alike_and_leaves_no_weights(tmp_path: Path) -> None:
+    """Between calls its decoder holds nothing, and the policy as it is at the next call is sampled from."""
+    _, tokenizer, policy, prompts = world(tmp_path, autocast=True)
+    settings = SamplingSettings(max_tokens=6, stop_token_ids=STOPS)
+    kept = InProcessSampler(policy, tokenizer, settings, seed=3)
+    resting = InProcessSampler(policy, tokenizer, settings, seed=3, resident=False)
+    assert isinstance(kept.decoder, OwnDecoder)
+    assert isinstance(resting.decoder, OwnDecoder)
+    for version in (1, 2):
+        assert (n_held(resting.decoder), n_held(kept.decoder)) == (0, 9)  # two layers of four, and the head
+        expected, found = kept.generate(prompts), resting.generate(prompts)
+        assert torch.equal(found.responses, expected.responses)
+        assert torch.equal(found.log_probs, expected.log_probs)
+        with torch.no_grad():
+            for parameter in policy.actor.parameters():
+                parameter.mul_(1.1)
+        for sampler in (kept, resting):
+            sampler.load(policy, version=version)
+
+
+def n_held(decoder: OwnDecoder) -> int:
+    """How many linear layers it holds the weights of."""
+    network = decoder._network
+    layers = [linear for layer in network._layers for linear in (layer.qkv, layer.out, layer.up, layer.down)]
+    return sum(linear._weight is not None for linear in (*layers, network._head))

@@ -1,5 +1,6 @@
 """Whose numbers a rollout holds: the sampler's, the learner's, and of a critic of its own the critic's."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,12 @@ class Shifted:
 
     def load(self, policy: Policy, version: int) -> None:
         pass
+
+    def state(self) -> dict[str, Any]:
+        return self.sampler.state()
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        self.sampler.load_state(state)
 
 
 def counted(policy: Policy) -> list[str]:

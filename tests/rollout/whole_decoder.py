@@ -1,5 +1,7 @@
 """A decoder for tests of the sampler: as plain as can be, and watchful."""
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
@@ -50,6 +52,15 @@ class WholeDecoder:
 
     def load(self, actor: Actor) -> None:
         self.actor = actor
+
+    def release(self) -> None:
+        self.rows = []
+
+    def state(self) -> dict[str, int]:
+        return {}
+
+    def load_state(self, state: Mapping[str, int]) -> None:
+        self.rows = []
 
     def _last(self, rows: list[list[int]]) -> Tensor:
         one = self.actor.backbone

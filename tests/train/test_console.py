@@ -76,6 +76,18 @@ def test_another_kind_of_run_brings_its_own_words() -> None:
         assert ("step 2/2" in text) == (not console.is_terminal)
 
 
+def test_a_run_that_goes_on_reckons_with_what_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr("clearppo.console.time.monotonic", lambda: now[0])
+    console = Console(file=io.StringIO())
+    with console_listener(console) as listener:
+        listener.started(replace(SUMMARY, done=8), 12)
+        now[0] = 60.0
+        listener.iteration(10, METRICS)
+    assert "iteration 10/12" in console.file.getvalue()
+    assert "1:00 left" in console.file.getvalue()
+
+
 def test_silence_listens() -> None:
     whole_run(Silence())
     assert isinstance(Silence(), Listener)

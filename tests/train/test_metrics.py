@@ -77,7 +77,7 @@ def test_hand_values() -> None:
         "policy/grad_norm": 2.0, "rewards/f/mean": 1.5, "rewards/f/std": 0.5, "rewards/g/mean": 4.0,
         "rewards/g/std": 0.0,
         "lr": 1e-5, "episode": 10, "eps": 0.5, "tokens_per_second": 0.75, "time/sampling": 1.0, "time/learning": 3.0,
-        "objective/kl_coef": 0.5, "policy/early_stop": 0.0,
+        "objective/kl_coef": 0.5, "policy/early_stop": 0.0, "faults/skipped_steps": 0.0,
     }  # fmt: skip
     assert set(row) == set(expected)
     for name, value in expected.items():

@@ -111,7 +111,7 @@ def test_a_value_that_happens_to_be_a_files_name_is_no_file(
     (tmp_path / "train" / "x").write_text("x")
     assert [result.kept for result in run(output_dir="k1")] == [True, True, True]
     named = {name for schema in SCHEMAS.values() for name in leaves(schema) if name.endswith(("_path", "dataset_name"))}
-    assert named | {"reward_funcs", "labeller"} == module.READ
+    assert named | {"reward_funcs", "eval_reward_funcs", "labeller"} == module.READ
 
 
 def test_a_step_that_fails_before_it_changes_anything_leaves_the_record_as_it_was(

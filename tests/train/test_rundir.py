@@ -3,6 +3,8 @@
 import errno
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -131,3 +133,159 @@ def test_safetensors_own_error_for_a_full_disk_is_understood(tmp_path: Path) -> 
     run = RunDir.create(tmp_path)
     with pytest.raises(RunDirError, match="no space left"), run.whole():
         raise RuntimeError("I/O error: No space left on device (os error 28)")
+
+
+# ------------------------------------------------------------------------------------------------ going on with a run
+
+
+def lines(path: Path) -> list[dict[str, int]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def ran(path: Path, steps: int) -> RunDir:
+    run = RunDir.create(path)
+    for step in range(1, steps + 1):
+        run.append("metrics.jsonl", [{"step": step, "loss": 0.5}])
+        run.append("timings.jsonl", [{"step": step, "seconds": 2.5}])
+        run.append("samples.jsonl", [{"step": step, "prompt": "a"}, {"step": step, "prompt": "\u2028\r"}])
+    return run
+
+
+def test_a_run_is_refused_with_the_way_to_go_on_and_taken_if_that_is_asked_for(tmp_path: Path) -> None:
+    ran(tmp_path, 2)
+    with pytest.raises(RunDirError, match="--resume_from_checkpoint auto to go on with that run"):
+        RunDir.create(tmp_path)
+    again = RunDir.create(tmp_path, resume=True)
+    assert [row["step"] for row in again.rows("metrics.jsonl")] == [1, 2]
+    assert again.rows("other.jsonl") == []
+
+
+def test_a_checkpoint_alone_is_a_run_too(tmp_path: Path) -> None:
+    (tmp_path / "checkpoint-0").mkdir()
+    (tmp_path / "checkpoint-mine").mkdir()
+    with pytest.raises(RunDirError, match=r"already holds a run \(checkpoint-0\)"):
+        RunDir.create(tmp_path)
+    RunDir.create(tmp_path, resume=True).begin()  # afresh
+    assert [entry.name for entry in tmp_path.iterdir()] == ["checkpoint-mine"]
+
+
+@pytest.mark.parametrize("step", [0, 1, 3, 9])
+def test_rewinding_keeps_what_was_done_up_to_a_round(step: int, tmp_path: Path) -> None:
+    run = ran(tmp_path, 3)
+    run.rewind(step)
+    kept = list(range(1, min(step, 3) + 1))
+    assert [row["step"] for row in run.rows("metrics.jsonl")] == kept
+    assert [row["step"] for row in run.rows("timings.jsonl")] == kept
+    assert [row["step"] for row in run.rows("samples.jsonl")] == [s for s in kept for _ in range(2)]
+    if not kept:
+        assert list(tmp_path.iterdir()) == []
+    run.append("metrics.jsonl", [{"step": len(kept) + 1}])
+    assert len(lines(tmp_path / "metrics.jsonl")) == len(kept) + 1
+
+
+def test_what_is_kept_keeps_its_bytes(tmp_path: Path) -> None:
+    run = ran(tmp_path, 3)
+    before = (tmp_path / "samples.jsonl").read_bytes().splitlines(keepends=True)
+    run.rewind(2)
+    assert (tmp_path / "samples.jsonl").read_bytes() == b"".join(before[:4])
+
+
+def test_no_more_is_kept_than_there_was(tmp_path: Path) -> None:
+    """A measurement after a round has that round's number too, and may have come after the checkpoint."""
+    run = ran(tmp_path, 2)
+    sizes = run.sizes()
+    run.append("metrics.jsonl", [{"step": 2, "eval/score": 1.0}])
+    run.append("metrics.jsonl", [{"step": 3, "loss": 0.5}])
+    run.rewind(2)
+    assert [len(row) for row in run.rows("metrics.jsonl")] == [2, 2, 2]
+    run.rewind(2, sizes)
+    assert [len(row) for row in run.rows("metrics.jsonl")] == [2, 2]
+    assert run.sizes() == sizes
+    assert "eval/score" not in run.rows("metrics.jsonl")[-1]
+
+
+def test_a_run_that_goes_on_elsewhere_takes_its_rows_along(tmp_path: Path) -> None:
+    first = ran(tmp_path / "first", 3)
+    for step in (0, 2, 3):
+        first.write(f"evaluation/step-{step}.jsonl", f"{step}\n")
+    second = RunDir.create(tmp_path / "second")
+    second.rewind(2, of=first.path)
+    assert [row["step"] for row in second.rows("metrics.jsonl")] == [1, 2]
+    assert sorted(file.name for file in (second.path / "evaluation").iterdir()) == ["step-0.jsonl", "step-2.jsonl"]
+    assert [row["step"] for row in first.rows("metrics.jsonl")] == [1, 2, 3]
+    assert len(list((first.path / "evaluation").iterdir())) == 3
+
+
+@pytest.mark.parametrize("rest", ['{"step": 4, "lo', '{"step": 2}', "\0\0", '{"step": "x"}\n', "\xff"])
+def test_a_line_that_a_kill_has_cut_short_goes(rest: str, tmp_path: Path) -> None:
+    run = ran(tmp_path, 3)
+    with (tmp_path / "metrics.jsonl").open("a", encoding="latin-1") as stream:
+        stream.write(rest)
+    run.rewind(3)
+    assert [row["step"] for row in run.rows("metrics.jsonl")] == [1, 2, 3]
+
+
+def test_a_bad_line_in_the_middle_is_said_and_nothing_is_lost(tmp_path: Path) -> None:
+    run = ran(tmp_path, 1)
+    with (tmp_path / "metrics.jsonl").open("a") as stream:
+        stream.write('{"ste\n{"step": 2}\n')
+    before = (tmp_path / "metrics.jsonl").read_bytes()
+    with pytest.raises(RunDirError, match=r'metrics\.jsonl, line 2 is no row of a run: \{"ste\. Mend or delete'):
+        run.rewind(1)
+    assert (tmp_path / "metrics.jsonl").read_bytes() == before
+
+
+def test_rewinding_on_a_full_disk_leaves_the_file_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = ran(tmp_path, 3)
+    before = (tmp_path / "metrics.jsonl").read_bytes()
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(RunDirError, match="no space left"):
+        run.rewind(1)
+    assert (tmp_path / "metrics.jsonl").read_bytes() == before
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_a_run_that_goes_on_and_one_that_starts_afresh_tidy_up(tmp_path: Path) -> None:
+    run = ran(tmp_path, 1)
+    for name in (".saving-ab12", ".saving-checkpoint-3", ".saving-gone-x"):
+        (tmp_path / name).mkdir()
+    (tmp_path / ".metrics.jsonl.part").write_text("x")
+    (tmp_path / ".mine.part").write_text("x")
+    run.tidy()
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == [
+        ".mine.part", "metrics.jsonl", "samples.jsonl", "timings.jsonl",
+    ]  # fmt: skip
+
+
+OTHER = """
+import sys
+from clearppo.errors import RunDirError
+from clearppo.rundir import RunDir
+try:
+    RunDir.create(sys.argv[1], resume=True)
+except RunDirError as error:
+    print(error)
+"""
+
+
+def test_two_processes_do_not_write_one_run(tmp_path: Path) -> None:
+    def other() -> str:
+        done = subprocess.run([sys.executable, "-c", OTHER, str(tmp_path)], capture_output=True, text=True, check=True)
+        return done.stdout
+
+    run = RunDir.create(tmp_path)
+    again = RunDir.create(tmp_path)  # the same process may
+    assert other().startswith(f"another process is writing its run to output_dir = {tmp_path}. Wait until")
+    run.release()
+    run.release()
+    assert "another process" in other()
+    again.release()
+    assert other() == ""
+    third = RunDir.create(tmp_path)
+    assert "another process" in other()
+    del third  # nobody holds it any more
+    assert other() == ""

@@ -1,16 +1,21 @@
-"""What the commands need alike: a device, an output directory, how models are loaded and how answers are drawn."""
+"""What the commands need alike: a device, how models are loaded and how answers are drawn."""
 
-import contextlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal
 
 import torch
 from torch import nn
 
 from clearppo.config import AnswerConfig, NetworkConfig, OptimConfig, ReadModelConfig, SamplingConfig
-from clearppo.engines.local import LocalEngine, free_memory, has_fast_bf16, keep_freed_memory, select_device
+from clearppo.engines.local import (
+    LocalEngine,
+    be_deterministic,
+    free_memory,
+    has_fast_bf16,
+    keep_freed_memory,
+    select_device,
+)
 from clearppo.errors import ConfigError
 from clearppo.models.build import Lora, make_policy
 from clearppo.models.loading import (
@@ -24,23 +29,9 @@ from clearppo.models.loading import (
 from clearppo.models.memory import token_budget
 from clearppo.models.policy import Policy
 from clearppo.rollout.sampler import SamplingSettings
-from clearppo.rundir import RunDir
 
 DECODE_BATCH = 64
 """Answers written at once where memory must stay bounded and the user does not say; more gain little."""
-RECORDS = 50_000_000
-"""Bytes that a run's records, its tokenizer and its card may take beside its models."""
-
-
-@runtime_checkable
-class Place(Protocol):
-    """Where a run's results go; the `run` section of a configuration."""
-
-    @property
-    def output_dir(self) -> str: ...
-
-    @property
-    def overwrite_output_dir(self) -> bool: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,8 +49,10 @@ def pad_id(tokenizer: Any) -> int:
     return int(pad if pad is not None else tokenizer.eos_token_id)
 
 
-def make_engine(device: str) -> LocalEngine:
+def make_engine(device: str, *, deterministic: bool = False) -> LocalEngine:
     """The engine on this device, made ready for training. Raises DeviceError for a device that is not there."""
+    if deterministic:
+        be_deterministic()  # before the device is touched
     engine = LocalEngine(select_device(device))
     keep_freed_memory(on_cpu=engine.device.type == "cpu")
     return engine
@@ -150,7 +143,12 @@ def micro_batch_tokens(
 
 def n_bytes(network: nn.Module) -> int:
     """Bytes of the weights of `network`, those that do not learn included."""
-    return sum(parameter.numel() * parameter.element_size() for parameter in network.parameters())
+    return bytes_of(network.parameters())
+
+
+def bytes_of(weights: Iterable[torch.Tensor]) -> int:
+    """Bytes of these weights."""
+    return sum(weight.numel() * weight.element_size() for weight in weights)
 
 
 def sampling_settings(
@@ -171,32 +169,3 @@ def sampling_settings(
         stop_strings=() if fixed_length else tuple(sampling.stop_strings),
         max_batch_size=sampling.generation_batch_size or max_batch_size,
     )
-
-
-@contextlib.contextmanager
-def run_directory(place: Place, inputs: Mapping[str, object]) -> Iterator[RunDir]:
-    """The run's output directory while its parts are put together. If that fails, the directory is as it was before.
-
-    `inputs` are the options that name what this run reads, with their values.
-    Raises RunDirError; ConfigError if overwriting would delete an input.
-    """
-    _keep_inputs(place, inputs)
-    run_dir = RunDir.create(place.output_dir, overwrite=place.overwrite_output_dir)
-    try:
-        yield run_dir
-    except BaseException:
-        run_dir.discard()
-        raise
-
-
-def _keep_inputs(place: Place, inputs: Mapping[str, object]) -> None:
-    if not place.overwrite_output_dir:
-        return
-    target = Path(place.output_dir).expanduser().resolve()
-    for option, value in inputs.items():
-        source = Path(value).expanduser().resolve() if isinstance(value, str) and value else None
-        if source is not None and source.exists() and source.is_relative_to(target):
-            raise ConfigError(
-                f"{option} = {value} lies in output_dir = {place.output_dir}, whose files "
-                "--overwrite_output_dir would delete. Use another --output_dir."
-            )

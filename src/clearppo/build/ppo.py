@@ -7,7 +7,7 @@ import torch
 
 from clearppo.build.common import (
     DECODE_BATCH,
-    RECORDS,
+    bytes_of,
     learned_parameters,
     load_model,
     loading,
@@ -17,10 +17,13 @@ from clearppo.build.common import (
     optimising,
     pad_id,
     room_for_prompts,
-    run_directory,
     sampling_settings,
     training,
 )
+from clearppo.build.in_loop import HeldOut, load_measures, make_evaluation, read_held_out
+from clearppo.build.output import Output, run_directory
+from clearppo.build.scoring import close_sources, light_sources, whole_scorer
+from clearppo.build.tracking import check_trackers, make_trackers
 from clearppo.config import PPOConfig
 from clearppo.core.kl import AdaptiveKL, FixedKL
 from clearppo.core.normalise import FixedMoments, RunningScaling, ScoreScaling
@@ -34,18 +37,16 @@ from clearppo.data import (
     load_rows,
 )
 from clearppo.engines.local import LocalEngine
-from clearppo.errors import ModelError
-from clearppo.feedback.function import FunctionScorer, load_reward_function
 from clearppo.feedback.model import RewardModelScorer, find_reward_model
 from clearppo.feedback.scorer import Scorer, WeightedScorer
 from clearppo.learning import Objective, Passes, Ptx, TextStream
 from clearppo.learning.optimiser import adamw
 from clearppo.models.actor import SeparateCritic
 from clearppo.models.build import load_critic, make_policy, make_reference
+from clearppo.models.ema import EMA
 from clearppo.models.frozen_layers import Freeze
 from clearppo.models.loading import context_length, refuse_reward_model
-from clearppo.models.policy import Policy
-from clearppo.models.trunk import CannotShareError
+from clearppo.models.policy import FrozenReference, Policy
 from clearppo.rollout import Truncation
 from clearppo.rollout.inprocess import InProcessSampler
 from clearppo.rollout.sample import OldLogProbs
@@ -63,11 +64,11 @@ def build_ppo(config: PPOConfig, *, listener: Listener | None = None) -> PPORun:
     Raises ClearPPOError (ConfigError, DataError, ModelError, DeviceError, RewardError, RunDirError).
     """
     listener = listener or Silence()
-    engine = make_engine(config.model.device)
+    engine = make_engine(config.model.device, deterministic=config.run.deterministic)
     torch.manual_seed(config.run.seed)
-    functions, rows, texts = _read(config)
-    with run_directory(config.run, _inputs(config)) as run_dir:
-        return _wired(config, engine, functions, rows, texts, run_dir, listener)
+    sources, rows, texts, held_out = _read(config)
+    with run_directory(config, _inputs(config), listener) as output:
+        return _wired(config, engine, sources, rows, texts, held_out, output, listener)
 
 
 def check_ppo(config: PPOConfig, unmade: Container[str] = ()) -> None:
@@ -75,47 +76,62 @@ def check_ppo(config: PPOConfig, unmade: Container[str] = ()) -> None:
 
     Models in `unmade` are not there yet: an earlier step will make them. Raises ClearPPOError.
     """
-    _read(config)
+    close_sources(_read(config)[0])
     model, judge = config.model.model_name_or_path, config.reward.reward_model_path
     if model not in unmade:
         refuse_reward_model(model)
-    if judge is not None and judge not in unmade:
-        find_reward_model(judge, trust_remote_code=config.model.trust_remote_code)
+    for other in (judge, config.eval.eval_reward_model_path):
+        if other is not None and other not in unmade:
+            find_reward_model(other, trust_remote_code=config.model.trust_remote_code)
 
 
-def _read(config: PPOConfig) -> tuple[list[FunctionScorer], list[dict[str, Any]], Sequence[Demonstration]]:
-    """The reward functions, the prompts, and the texts of PPO-ptx (none: it is off)."""
-    functions = [reward_function(source) for source in config.reward.reward_funcs]
+def _read(
+    config: PPOConfig,
+) -> tuple[list[Scorer], list[dict[str, Any]], Sequence[Demonstration], HeldOut | None]:
+    """The light sources of scores, the prompts, the texts of PPO-ptx (none: it is off), and what is measured on."""
+    check_trackers(config.tracking)
+    sources = light_sources(config.reward)
     rows = load_rows(config.data.dataset_name, config=config.data.dataset_config, split=config.data.dataset_train_split)
+    rows, held_out = read_held_out(config, rows)
     other = config.ptx.ptx_dataset_name
     wanted = config.ptx.ptx_coef and other is not None
-    return functions, rows, load_demonstrations(str(other), flag="ptx_dataset_name") if wanted else ()
+    texts = load_demonstrations(str(other), flag="ptx_dataset_name") if wanted else ()
+    return sources, rows, texts, held_out
 
 
 def _wired(
     config: PPOConfig,
     engine: LocalEngine,
-    functions: Sequence[Scorer],
+    sources: Sequence[Scorer],
     rows: list[dict[str, Any]],
     texts: Sequence[Demonstration],
-    run_dir: RunDir,
+    held_out: HeldOut | None,
+    output: Output,
     listener: Listener,
 ) -> PPORun:
     listener.phase("loading")
     policy, tokenizer, prompts = _policy_and_prompts(config, engine, rows, listener.note)
     settings = sampling_settings(config.sampling, policy.actor.causal_lm, tokenizer)
-    run_dir.require_space(_bytes_of_result(config, policy))
+    _require_space(config, output, policy)
     others = _other_texts(config, texts, tokenizer, context_length(policy.actor.causal_lm)) if texts else None
-    sampler = InProcessSampler(policy, tokenizer, settings, seed=config.run.seed)
+    sampler = InProcessSampler(policy, tokenizer, settings, seed=config.run.seed, resident=False)
     recipe = ppo_recipe(config, _truncation(config, tokenizer), exact=sampler.decoder.exact)
-    scorer, reward_model = _scorer(config, functions, policy)
+    scorer, reward_model = whole_scorer(config, sources, policy, tokenizer, listener.note)
+    measures = load_measures(config, held_out, policy, tokenizer, scorer, listener.note)
     reference = make_reference(policy, micro_batch_size=config.run.micro_batch_size)
     # When all models are there: what they take is not free.
-    passes = _passes(config, policy, exact=sampler.decoder.exact)
-    reference.micro_batch_tokens = passes.micro_batch_tokens
-    for source in scorer.sources:
-        if isinstance(source, RewardModelScorer):
-            source.batch_tokens = passes.micro_batch_tokens
+    passes = _passes(config, output, policy, exact=sampler.decoder.exact)
+    _bound(passes, reference, scorer)
+    track = _track(config, output.run_dir, listener)
+    evaluation = make_evaluation(
+        config, measures, policy=policy, tokenizer=tokenizer, sampler=sampler, reference=reference, passes=passes,
+        truncation=recipe.truncation, track=track, run_dir=output.run_dir,
+    )  # fmt: skip
+    summary = summarise(
+        config, policy, prompts, others, decoder=sampler.decoder, recipe=recipe, passes=passes,
+        reward_model=reward_model, evaluation=None if measures is None else measures.facts(config),
+        device=engine.device,
+    )  # fmt: skip
     return PPORun(
         config=config,
         policy=policy,
@@ -133,20 +149,33 @@ def _wired(
         prompts=prompts,
         tokenizer=tokenizer,
         pad_id=pad_id(tokenizer),
-        run_dir=run_dir,
+        run_dir=output.run_dir,
         listener=listener,
-        summary=summarise(
-            config,
-            policy,
-            prompts,
-            others,
-            decoder=sampler.decoder,
-            recipe=recipe,
-            passes=passes,
-            reward_model=reward_model,
-            device=engine.device,
-        ),
-        track=Track(run_dir, listener, sample_steps=config.run.sample_steps, logging_steps=config.run.logging_steps),
+        summary=summary,
+        track=track,
+        evaluation=evaluation,
+        generator=torch.Generator().manual_seed(config.run.seed),
+        ema=EMA(policy.actor, config.run.ema_decay),
+        checkpoints=output.checkpoints,
+        resume=output.resume,
+    )
+
+
+def _bound(passes: Passes, reference: FrozenReference, scorer: WeightedScorer) -> None:
+    """What bounds a micro-batch in learning bounds it in every other pass."""
+    reference.micro_batch_tokens = passes.micro_batch_tokens
+    for source in scorer.sources:
+        if isinstance(source, RewardModelScorer):
+            source.batch_tokens = passes.micro_batch_tokens
+
+
+def _track(config: PPOConfig, run_dir: RunDir, listener: Listener) -> Track:
+    return Track(
+        run_dir,
+        listener,
+        sample_steps=config.run.sample_steps,
+        logging_steps=config.run.logging_steps,
+        trackers=make_trackers(config.tracking, config.run.output_dir),
     )
 
 
@@ -157,6 +186,8 @@ def _inputs(config: PPOConfig) -> dict[str, object]:
         "value_model_path": config.model.value_model_path,
         "reward_model_path": config.reward.reward_model_path,
         "dataset_name": config.data.dataset_name,
+        "eval_dataset_name": config.eval.eval_dataset_name,
+        "eval_reward_model_path": config.eval.eval_reward_model_path,
         "ptx_dataset_name": config.ptx.ptx_dataset_name,
     }
 
@@ -201,54 +232,15 @@ def _other_texts(config: PPOConfig, texts: Sequence[Demonstration], tokenizer: A
     )
 
 
-def reward_function(source: str | Callable[..., Any]) -> FunctionScorer:
-    """A Python reward function as a scorer: "file.py:name", "package.module:name", or the function itself."""
-    function = load_reward_function(source)
-    return FunctionScorer(function, getattr(function, "__name__", type(function).__name__))
-
-
 def build_sampler(run: PPORun, *, seed: int) -> InProcessSampler:
     """Another sampler on the run's policy as it is now, with random numbers of its own; for evaluation. It shares the
     decoder of the run's sampler, and with it whatever copy of the weights that keeps."""
     model = run.policy.actor.causal_lm
     settings = sampling_settings(run.config.sampling, model, run.tokenizer, max_batch_size=DECODE_BATCH)
     decoder = run.sampler.decoder if isinstance(run.sampler, InProcessSampler) else None
-    sampler = InProcessSampler(run.policy, run.tokenizer, settings, seed=seed, decoder=decoder)
+    sampler = InProcessSampler(run.policy, run.tokenizer, settings, seed=seed, decoder=decoder, resident=False)
     sampler.load(run.policy, version=0)
     return sampler
-
-
-def _scorer(config: PPOConfig, functions: Sequence[Scorer], policy: Policy) -> tuple[WeightedScorer, str | None]:
-    """What gives the scores; and where its reward model's weights are, in words, if it has one."""
-    sources, place = list(functions), None
-    if config.reward.reward_model_path is not None:
-        model, place = _reward_model(config, config.reward.reward_model_path, policy)
-        sources.append(model)
-    return WeightedScorer(sources, config.reward.reward_weights), place
-
-
-def _reward_model(config: PPOConfig, path: str, policy: Policy) -> tuple[RewardModelScorer, str]:
-    share, own = config.reward.share_trunk, "weights of its own"
-    portions: dict[str, Any] = {
-        "batch_size": config.run.micro_batch_size,
-        "trust_remote_code": config.model.trust_remote_code,
-    }
-    if share and config.model.use_peft:
-        try:
-            scorer = RewardModelScorer.on_trunk(path, policy.actor, **portions)
-            return scorer, "an adapter and a head on the policy's own weights"
-        except CannotShareError as error:
-            if share != "auto":
-                raise ModelError(
-                    f"share_trunk = true, and {error}. Use --share_trunk auto to give the reward model weights of its "
-                    "own, or train it with clearppo reward --use_peft true from the model that the policy starts from."
-                ) from error
-            own += f": {error}"
-    autocast = policy.actor.autocast
-    return (
-        RewardModelScorer.load(path, device=policy.device, dtype=torch.float32, autocast=autocast, **portions),
-        own,
-    )
 
 
 def _scaling(config: PPOConfig) -> ScoreScaling | None:
@@ -336,11 +328,11 @@ def ppo_objective(config: PPOConfig) -> Objective:
     )
 
 
-def _passes(config: PPOConfig, policy: Policy, *, exact: bool) -> Passes:
+def _passes(config: PPOConfig, output: Output, policy: Policy, *, exact: bool) -> Passes:
     networks = [policy.actor.causal_lm]
     if isinstance(policy.critic, SeparateCritic):
         networks.append(policy.critic.classifier)
-    learned, asked = learned_parameters(policy), config.run.max_tokens_per_microbatch
+    learned, asked = learned_parameters(policy), output.micro_batch_tokens(config.run.max_tokens_per_microbatch)
     return Passes(
         epochs=config.ppo.num_ppo_epochs,
         num_mini_batches=config.ppo.num_mini_batches,
@@ -361,9 +353,12 @@ def _old_log_probs(config: PPOConfig, exact: bool) -> tuple[OldLogProbs, bool]:
     return ("sampler" if exact or one_step else "learner"), one_step and not exact
 
 
-def _bytes_of_result(config: PPOConfig, policy: Policy) -> int:
-    """Weights of the model, its critic (of a shared one, the backbone once more) and its average, and some records."""
+def _require_space(config: PPOConfig, output: Output, policy: Policy) -> None:
+    """Room for the model, its critic (of a shared one, the backbone once more) and its average; and for checkpoints."""
     actor, critic = n_bytes(policy.actor.causal_lm), n_bytes(policy.critic)
     of_critic = max(actor, critic) if config.has_critic else 0
     of_average = actor if config.run.ema_decay is not None else 0
-    return actor + of_critic + of_average + RECORDS
+    learned = bytes_of(learned_parameters(policy))
+    # Adam's two moments, and with LoRA no model.
+    weights = learned if config.model.use_peft else actor + of_critic
+    output.require_space(config, result=actor + of_critic + of_average, checkpoint=weights + 2 * learned + of_average)

@@ -21,7 +21,7 @@ from clearppo.data import PromptSet, encode_prompts, load_rows
 from clearppo.engines.local import LocalEngine
 from clearppo.errors import ConfigError
 from clearppo.feedback.function import FunctionScorer, load_reward_function
-from clearppo.feedback.http import HTTPJudge
+from clearppo.feedback.http import http_scorer
 from clearppo.feedback.model import RewardModelScorer, find_reward_model
 from clearppo.feedback.scorer import Scorer
 from clearppo.models.build import make_policy
@@ -124,9 +124,7 @@ def _light_scorer(config: PrefsConfig) -> Scorer | None:
         function = load_reward_function(label.labeller, option="labeller", noun="labeller")
         return FunctionScorer(function, noun="labeller")
     if label.judge_url is not None:
-        judge = HTTPJudge(label.judge_url, batch_size=config.run.micro_batch_size)
-        judge.require_listener()
-        return judge
+        return http_scorer(label.judge_url, batch_size=config.run.micro_batch_size)
     return None
 
 

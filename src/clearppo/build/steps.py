@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from clearppo.build.common import (
-    RECORDS,
+    bytes_of,
     learned_parameters,
     load_model,
     loading,
@@ -16,9 +16,10 @@ from clearppo.build.common import (
     n_bytes,
     optimising,
     pad_id,
-    run_directory,
     training,
 )
+from clearppo.build.output import Output, run_directory
+from clearppo.build.tracking import check_trackers, make_trackers
 from clearppo.config import OptimConfig, RewardModelConfig, SFTConfig, TrainRunConfig, explicit
 from clearppo.data.comparisons import Comparison, ComparisonSet, encode_comparisons, load_comparisons, split_comparisons
 from clearppo.data.demonstrations import (
@@ -38,9 +39,10 @@ from clearppo.models.loading import context_length, load_tokenizer, refuse_rewar
 from clearppo.models.reward_model import load_classifier, make_reward_model, new_head
 from clearppo.rundir import RunDir
 from clearppo.train.listener import Listener, Silence
+from clearppo.train.registry import Registry
 from clearppo.train.reward import RewardRun
 from clearppo.train.sft import SFTRun
-from clearppo.train.step_metrics import REWARD, SFT
+from clearppo.train.step_metrics import REWARD, SFT, Step
 from clearppo.train.step_summary import summarise_reward, summarise_sft
 from clearppo.train.supervised import Course, StepTrack
 
@@ -55,22 +57,22 @@ def build_sft(config: SFTConfig, *, listener: Listener | None = None) -> SFTRun:
     Raises ClearPPOError (ConfigError, DataError, ModelError, DeviceError, RunDirError).
     """
     listener = listener or Silence()
-    engine = make_engine(config.model.device)
+    engine = make_engine(config.model.device, deterministic=config.run.deterministic)
     torch.manual_seed(config.run.seed)
     rows = _rows(config, load_demonstrations, split_demonstrations)
-    with run_directory(config.run, _inputs(config)) as run_dir:
-        return _wired_sft(config, engine, rows, run_dir, listener)
+    with run_directory(config, _inputs(config), listener) as output:
+        return _wired_sft(config, engine, rows, output, listener)
 
 
 def build_reward(config: RewardModelConfig, *, listener: Listener | None = None) -> RewardRun:
     """The same for a reward model."""
     listener = listener or Silence()
-    engine = make_engine(config.model.device)
+    engine = make_engine(config.model.device, deterministic=config.run.deterministic)
     torch.manual_seed(config.run.seed)
     template, references = _judgement(config), _references(config)
     rows = _rows(config, load_comparisons, split_comparisons)
-    with run_directory(config.run, _inputs(config)) as run_dir:
-        return _wired_reward(config, engine, template, rows, references, run_dir, listener)
+    with run_directory(config, _inputs(config), listener) as output:
+        return _wired_reward(config, engine, template, rows, references, output, listener)
 
 
 def check_sft(config: SFTConfig) -> None:
@@ -98,14 +100,14 @@ def _references(config: RewardModelConfig) -> Sequence[Demonstration] | None:
 
 
 def _wired_sft(
-    config: SFTConfig, engine: LocalEngine, rows: Rows[Demonstration], run_dir: RunDir, listener: Listener
+    config: SFTConfig, engine: LocalEngine, rows: Rows[Demonstration], output: Output, listener: Listener
 ) -> SFTRun:
     listener.phase("loading")
     loaded = load_model(config.model, note=listener.note)
     learned, held_out = _encoded_demonstrations(config, rows, loaded.tokenizer, context_length(loaded.model))
     actor = make_actor(engine.wrap(loaded.model), **training(config.model, engine.device))
-    run_dir.require_space(n_bytes(actor) + RECORDS)
-    tokens = _micro_batch_tokens(config.run, engine, actor, actor.causal_lm)
+    _require_space(config, output, actor)
+    tokens = _micro_batch_tokens(config.run, output, engine, actor, actor.causal_lm)
     course = _course(config.run, config.optim, learned.lengths, learned.lengths)
     return SFTRun(
         config=config,
@@ -118,7 +120,7 @@ def _wired_sft(
         tokenizer=loaded.tokenizer,
         pad_id=pad_id(loaded.tokenizer),
         micro_batch_tokens=tokens,
-        run_dir=run_dir,
+        run_dir=output.run_dir,
         listener=listener,
         summary=summarise_sft(
             config,
@@ -129,7 +131,9 @@ def _wired_sft(
             micro_batch_tokens=tokens,
             device=engine.device,
         ),
-        track=StepTrack(SFT, run_dir, listener, logging_steps=config.run.logging_steps),
+        track=_track(SFT, config, output.run_dir, listener),
+        checkpoints=output.checkpoints,
+        resume=output.resume,
     )
 
 
@@ -139,7 +143,7 @@ def _wired_reward(
     template: JudgementTemplate | None,
     rows: Rows[Comparison],
     references: Sequence[Demonstration] | None,
-    run_dir: RunDir,
+    output: Output,
     listener: Listener,
 ) -> RewardRun:
     listener.phase("loading")
@@ -153,8 +157,8 @@ def _wired_reward(
     objective = RewardObjective(loss=config.rm.rm_loss, center_coef=config.rm.center_coef)
     learned, held_out = _encoded_comparisons(config, rows, tokenizer, template, context_length(classifier), objective)
     model = make_reward_model(engine.wrap(classifier), **training(config.model, engine.device))
-    run_dir.require_space(n_bytes(model) + RECORDS)
-    tokens = _micro_batch_tokens(config.run, engine, model, model.classifier)
+    _require_space(config, output, model)
+    tokens = _micro_batch_tokens(config.run, output, engine, model, model.classifier)
     course = _course(config.run, config.optim, learned.lengths, [sum(map(len, texts)) for texts in learned.ids])
     return RewardRun(
         config=config,
@@ -170,7 +174,7 @@ def _wired_reward(
         tokenizer=tokenizer,
         pad_id=pad_id(tokenizer),
         micro_batch_tokens=tokens,
-        run_dir=run_dir,
+        run_dir=output.run_dir,
         listener=listener,
         summary=summarise_reward(
             config,
@@ -182,12 +186,31 @@ def _wired_reward(
             micro_batch_tokens=tokens,
             device=engine.device,
         ),
-        track=StepTrack(REWARD, run_dir, listener, logging_steps=config.run.logging_steps),
+        track=_track(REWARD, config, output.run_dir, listener),
+        checkpoints=output.checkpoints,
+        resume=output.resume,
     )
 
 
-def _micro_batch_tokens(run: TrainRunConfig, engine: LocalEngine, network: nn.Module, model: Any) -> int | None:
-    return micro_batch_tokens(run.max_tokens_per_microbatch, engine.device, [model], learned_parameters(network))
+def _track(
+    registry: Registry[Step], config: SFTConfig | RewardModelConfig, run_dir: RunDir, listener: Listener
+) -> StepTrack:
+    trackers = make_trackers(config.tracking, config.run.output_dir)
+    return StepTrack(registry, run_dir, listener, logging_steps=config.run.logging_steps, trackers=trackers)
+
+
+def _micro_batch_tokens(
+    run: TrainRunConfig, output: Output, engine: LocalEngine, network: nn.Module, model: Any
+) -> int | None:
+    asked = output.micro_batch_tokens(run.max_tokens_per_microbatch)
+    return micro_batch_tokens(asked, engine.device, [model], learned_parameters(network))
+
+
+def _require_space(config: SFTConfig | RewardModelConfig, output: Output, network: nn.Module) -> None:
+    whole, learned = n_bytes(network), bytes_of(learned_parameters(network))
+    # In a checkpoint: Adam's two moments, and with LoRA no model.
+    weights = learned if config.model.use_peft else whole
+    output.require_space(config, result=whole, checkpoint=weights + 2 * learned)
 
 
 def _inputs(config: SFTConfig | RewardModelConfig) -> dict[str, object]:
@@ -207,6 +230,7 @@ def _rows(
     load: Callable[..., Sequence[RowT]],
     split_off: Callable[[Sequence[RowT], float, int], Rows[RowT]],
 ) -> Rows[RowT]:
+    check_trackers(config.tracking)
     data = config.data
     rows = load(data.dataset_name, config=data.dataset_config, split=data.dataset_train_split)
     if data.eval_dataset_name is not None:

@@ -11,6 +11,7 @@ import click
 PACKAGES = (
     "clearppo", "torch", "transformers", "peft", "safetensors", "tokenizers", "datasets", "accelerate", "pydantic",
     "PyYAML", "click", "rich", "pyarrow", "jaxtyping", "numpy", "gguf", "vaderSentiment", "textblob",
+    "fastapi", "uvicorn",
 )  # fmt: skip
 
 

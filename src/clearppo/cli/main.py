@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 import click
 
 from clearppo.cli.lazy import LazyCommand, LazyGroup
-from clearppo.errors import ClearPPOError
+from clearppo.errors import ClearPPOError, ShortOfMemoryError, StopRequested
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
@@ -22,6 +22,7 @@ COMMANDS = {
     "ppo": LazyCommand("clearppo.cli.ppo:ppo", "Step 3: train a language model with PPO."),
     "rlhf": LazyCommand("clearppo.cli.rlhf:rlhf", "All three steps in a row, from one model and three files."),
     "prefs": LazyCommand("clearppo.cli.prefs:prefs", "Make comparisons from a model's own answers."),
+    "serve-reward": LazyCommand("clearppo.cli.serve_reward:serve_reward", "Serve a reward model to runs, by HTTP."),
     "chat": LazyCommand("clearppo.cli.chat:chat", "Talk to a model in the terminal."),
     "recipes": LazyCommand("clearppo.cli.recipes:recipes", "List the built-in recipes, or show one."),
     "env": LazyCommand("clearppo.cli.env:env", "Print versions and hardware, for bug reports."),
@@ -33,7 +34,7 @@ class FrontDoor(LazyGroup):
 
     def main(self, args: Sequence[str] | None = None, *more: Any, standalone_mode: bool = True, **extra: Any) -> Any:
         """Run and exit: 0 for success, 2 for the user's mistake and 3 for training gone wrong (a
-        sentence on stderr), 130 for Ctrl-C.
+        sentence on stderr), 130 for Ctrl-C (SIGINT), 143 for the SIGTERM by which schedulers end a training run.
 
         What is not a ClearPPOError is a bug of ours and keeps its traceback. `standalone_mode=False` raises and
         returns, as with any click command.
@@ -51,8 +52,17 @@ class FrontDoor(LazyGroup):
             _fail(_usage_sentence(error), error.exit_code)
         except click.ClickException as error:
             _fail(error.format_message(), error.exit_code)
-        except (click.Abort, KeyboardInterrupt):
+        except (click.Abort, KeyboardInterrupt) as ended:
+            stop = ended.__cause__ if isinstance(ended, click.Abort) else ended  # click makes an Abort of either
+            if isinstance(stop, StopRequested):
+                _fail(str(stop), stop.exit_code)
             _fail("interrupted.", INTERRUPTED)
+        except (MemoryError, RuntimeError) as error:
+            from clearppo.train.shortage import OTHERWISE, is_shortage
+
+            if not is_shortage(error):
+                raise
+            _fail(f"out of memory. {OTHERWISE}", ShortOfMemoryError.exit_code)
         sys.exit(result if isinstance(result, int) else 0)
 
 

@@ -8,6 +8,7 @@ objective(config)    ->  the line that says what PPO really optimises
 from clearppo.config.command import CommandConfig, explicit, inert, sections, values
 from clearppo.config.data_sections import AnswerConfig, DataConfig, RewardConfig, RewardFunction, SamplingConfig
 from clearppo.config.dump import dump_config
+from clearppo.config.eval_section import EvalConfig
 from clearppo.config.learning_sections import KLConfig, OptimConfig, PPOOptimConfig, PPOSection, PtxConfig
 from clearppo.config.leaves import ALIASES, Leaf, canonical, leaves
 from clearppo.config.load import load_config, unknown_option
@@ -27,6 +28,7 @@ from clearppo.config.step_sections import (
     RMConfig,
     SFTDataConfig,
 )
+from clearppo.config.tracking_section import TrackingConfig
 from clearppo.config.values import list_from_text
 
 __all__ = [
@@ -35,6 +37,7 @@ __all__ = [
     "AnswerConfig",
     "CommandConfig",
     "DataConfig",
+    "EvalConfig",
     "InertOptionError",
     "KLConfig",
     "LabelConfig",
@@ -62,6 +65,7 @@ __all__ = [
     "SFTDataConfig",
     "SamplingConfig",
     "Section",
+    "TrackingConfig",
     "TrainRunConfig",
     "canonical",
     "dump_config",

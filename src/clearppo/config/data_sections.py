@@ -9,12 +9,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from clearppo.config.kinds import OnlyIf
+from clearppo.config.kinds import Allowed, OnlyIf
 from clearppo.config.section import Section
 
 _ENDS = OnlyIf(
     "fixed_length", "equals", "an answer of fixed length ends nowhere else", "--fixed_length false", value=False
 )
+
+_SERVED = OnlyIf("reward_urls", "is given", "no server is asked for scores", "--reward_urls http://HOST:PORT/score")
 
 RewardFunction = str | Callable[..., Any]
 
@@ -161,6 +163,73 @@ class RewardConfig(Section):
         description="Python functions f(prompts, completions, **columns) -> one number an answer, written file.py:name "
         "or package.module:name. Several: repeat the option, or separate with commas.",
     )
+    reward_worker: Annotated[
+        bool,
+        OnlyIf("reward_funcs", "is given", "there is no reward function", "--reward_funcs file.py:name"),
+    ] = Field(
+        default=False,
+        description="Call the reward functions in a process of their own each: one that hangs or crashes ends no run "
+        "by itself. The functions must be importable, and the prompts' columns such that JSON has them.",
+    )
+    reward_timeout: Annotated[
+        float | None,
+        OnlyIf(
+            "reward_worker",
+            "equals",
+            "a function can be stopped in a process of its own only",
+            "--reward_worker true",
+            value=True,
+        ),
+    ] = Field(
+        default=None,
+        gt=0,
+        le=1_000_000,
+        description="Seconds that a reward function may take for a batch. Then its process is ended and the batch "
+        "given to a new one, once; after that the run stops, and names the rows. none: any time.",
+    )
+    reward_urls: Annotated[list[str], Allowed("a list of http or https addresses", "http://localhost:8000/score")] = (
+        Field(
+            default=[],
+            description="Servers that give scores, such as clearppo serve-reward: each is sent POST "
+            '{"prompts": [...], "completions": [...], and the other columns} and answers {"scores": [...]}.',
+        )
+    )
+    reward_url_format: Annotated[Literal["clearppo", "openrlhf"], _SERVED] = Field(
+        default="clearppo",
+        description='openrlhf: servers made for OpenRLHF, which take {"query", "prompts", "labels"} (labels: the '
+        'column label) and answer {"rewards": [...]}.',
+    )
+    reward_batch_size: Annotated[int, _SERVED] = Field(
+        default=16, ge=1, le=1_000_000, description="Answers a request to a server of reward_urls."
+    )
+    reward_concurrency: Annotated[int, _SERVED] = Field(
+        default=4, ge=1, le=256, description="Requests that are under way at a server of reward_urls at once."
+    )
+    reward_request_timeout: Annotated[float, _SERVED] = Field(
+        default=60.0,
+        gt=0,
+        le=1_000_000,
+        description="Seconds that a server may be silent before a request counts as failed and is sent again.",
+    )
+    reward_patience: Annotated[float, _SERVED] = Field(
+        default=300.0,
+        ge=0,
+        le=1_000_000,
+        description="Seconds for which a request that fails (no connection, no answer, HTTP 429, 503 and their kind) "
+        "is sent again, at growing intervals or when the server says. Then the run stops.",
+    )
+    reward_auth_env: Annotated[str | None, _SERVED] = Field(
+        default=None,
+        min_length=1,
+        description="Name of an environment variable whose value goes to reward_urls as Authorization: Bearer VALUE. "
+        "The value is written nowhere.",
+    )
+    reward_missing: Literal["stop", "drop"] = Field(
+        default="stop",
+        description="An answer without a score: null from a server, or None from all functions that could have scored "
+        "it. stop: the run ends and names it. drop: it is left out of the update and counted in rewards/dropped; with "
+        "RLOO and GRPO so are the other answers to its prompt.",
+    )
     reward_model_path: str | None = Field(
         default=None,
         min_length=1,
@@ -179,8 +248,8 @@ class RewardConfig(Section):
     )
     reward_weights: list[float] | None = Field(
         default=None,
-        description="One factor for each source: the functions in their order, then the reward model. none: 1 for "
-        "each.",
+        description="One factor for each source: the functions in their order, then the servers in theirs, then the "
+        "reward model. none: 1 for each.",
     )
     missing_eos_penalty: float | None = Field(
         default=None,

@@ -9,6 +9,7 @@ import yaml
 from clearppo.config.command import CommandConfig, inert, section_of, sections, values
 from clearppo.config.kinds import qualified_name
 from clearppo.config.leaves import leaves
+from clearppo.config.run_sections import RESUMING
 
 _PLAIN = re.compile(r"[\w./-]+", re.ASCII)  # text that reads well without quotes, if YAML does not take it for a number
 
@@ -20,7 +21,8 @@ def dump_config(config: CommandConfig) -> str:
     """YAML with every option. Those without effect stand as comments with the reason, so that the file loads again.
 
     A Python callable among the reward functions is written as `module:name`; the file loads again where that can be
-    imported, which a lambda, a notebook's function or one defined inside another cannot.
+    imported, which a lambda, a notebook's function or one defined inside another cannot. Whether the run goes on from a
+    checkpoint is left out: a run that did has the configuration of one that never stopped.
     """
     # What stands at its default without effect would be an error in a file; an "off" that the user set may stay.
     value, known = values(config), leaves(type(config))
@@ -37,6 +39,7 @@ def dump_config(config: CommandConfig) -> str:
             if name in asleep
             else f"  {name}: {_scalar(value)}"
             for name, value in section_of(config, section)
+            if name not in RESUMING
         ]
         if all(entry.lstrip().startswith("#") for entry in entries):
             lines[-1] += " {}"

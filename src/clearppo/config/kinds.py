@@ -25,7 +25,7 @@ class OnlyIf:
     """
 
     option: str
-    test: Literal["equals", "in", "is set", "is positive"]
+    test: Literal["equals", "in", "names one of", "is set", "is given", "is positive"]
     because: str
     mend: str
     value: object = None
@@ -37,8 +37,12 @@ class OnlyIf:
                 return value == self.value
             case "in":
                 return value in cast(Sequence[object], self.value)
+            case "names one of":  # a list that does
+                return not set(cast(list[object], value or [])).isdisjoint(cast(Sequence[object], self.value))
             case "is set":
                 return value is not None
+            case "is given":
+                return bool(value)
             case "is positive":
                 return isinstance(value, int | float) and value > 0
 
@@ -47,9 +51,9 @@ class OnlyIf:
         match self.test:
             case "equals":
                 return f"{flag(self.option)} {spelled(self.value)}"
-            case "in":
+            case "in" | "names one of":
                 return f"{flag(self.option)} {' or '.join(map(spelled, cast(Sequence[object], self.value)))}"
-            case "is set":
+            case "is set" | "is given":
                 return flag(self.option)
             case "is positive":
                 return f"{flag(self.option)} above 0"

@@ -30,6 +30,8 @@ ALIASES: Mapping[str, str] = MappingProxyType(
         "lr_warmup_steps": "warmup_steps",
         "center_rewards_coefficient": "center_coef",
         "reward_clip": "score_clip",
+        "logging_dir": "tracking_dir",
+        "project": "tracking_project",
     }
 )
 

@@ -1,6 +1,7 @@
 """What a run really optimises, in one line of mathematics."""
 
 from pathlib import PurePath
+from urllib.parse import urlsplit
 
 from clearppo.config.kinds import number, qualified_name
 from clearppo.config.schema import PPOConfig
@@ -134,6 +135,7 @@ def _reward(config: PPOConfig) -> str:
 def _score(config: PPOConfig) -> str:
     reward = config.reward
     names = [_short(qualified_name(f) if callable(f) else f) for f in reward.reward_funcs]
+    names += [f"server({urlsplit(url).netloc})" for url in reward.reward_urls]
     if reward.reward_model_path is not None:
         names.append(f"RM({PurePath(reward.reward_model_path).name})")
     weights = reward.reward_weights or [1.0] * len(names)

@@ -55,7 +55,7 @@ def load_pipeline(
             _refuse_idle(step, options, given[step])
     steps: dict[str, CommandConfig] = {}
     for step in names:
-        steps[step] = _step(step, given[step], joined[step], outputs)
+        steps[step] = _step(step, given[step], _usual(step, options), joined[step], outputs)
     _check_trunk(steps)
     return Pipeline(options=options, steps=steps, outputs=outputs)
 
@@ -100,11 +100,12 @@ def _check_sources(options: PipelineConfig, given: Mapping[str, Mapping[str, Giv
             f"{listed(named)} are given, and each of them says what a good answer is. Give one: --comparisons (step "
             "reward learns from them), --labeller or --judge_url (step prefs makes them), or --reward_model_path.",
         )
-    if not named and not _user_set(given["ppo"], "reward_funcs"):
+    if not named and not any(_user_set(given["ppo"], option) for option in ("reward_funcs", "reward_urls")):
         raise OptionError(
             "comparisons",
             "Nothing says what a good answer is, so step ppo cannot follow. Set --comparisons FILE, --labeller "
-            "file.py:name, --judge_url URL, --reward_model_path DIR, or --ppo.reward_funcs file.py:name.",
+            "file.py:name, --judge_url URL, --reward_model_path DIR, --ppo.reward_funcs file.py:name, or "
+            "--ppo.reward_urls URL.",
         )
 
 
@@ -154,14 +155,23 @@ def _joined(step: str, options: PipelineConfig, outputs: Outputs) -> dict[str, A
     return {**shared, **own}
 
 
-def _step(step: str, given: Mapping[str, Given], joined: Mapping[str, Any], outputs: Outputs) -> CommandConfig:
+def _usual(step: str, options: PipelineConfig) -> dict[str, Given]:
+    """The options of the pipeline that a step takes unless it has its own."""
+    names = ("report_to", "tracking_project", "tracking_dir") if options.report_to is not None else ()
+    # As a recipe's: where they have no effect, because a step has trackers of its own, they are left out.
+    return {name: Given(getattr(options, name), name, recipe=True) for name in names if name in leaves(SCHEMAS[step])}
+
+
+def _step(
+    step: str, given: Mapping[str, Given], usual: Mapping[str, Given], joined: Mapping[str, Any], outputs: Outputs
+) -> CommandConfig:
     for name, source in given.items():
         if name in joined and not source.recipe:
             raise ConfigError(
                 f"{source.place}{name} of step {step} follows from the pipeline ({joined[name]}). Leave it out, or run "
                 f"the step alone with clearppo {step}."
             )
-    everything = {**given, **{name: Given(value, name) for name, value in joined.items()}}
+    everything = {**usual, **given, **{name: Given(value, name) for name, value in joined.items()}}
     with _named(step):
         config = load_config(SCHEMAS[step], given=everything)
         critic_needs_start = step == "ppo" and "reward" in outputs and "value_model_path" not in explicit(config)

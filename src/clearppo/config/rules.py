@@ -4,6 +4,7 @@ from clearppo.config.kinds import spelled
 from clearppo.config.learning_sections import OptimConfig
 from clearppo.config.messages import InertOptionError, OptionError
 from clearppo.config.model_sections import ReadModelConfig
+from clearppo.config.run_sections import RunConfig, TrainRunConfig
 
 
 def check_device(model: ReadModelConfig) -> None:
@@ -33,4 +34,26 @@ def check_warmup(optim: OptimConfig) -> None:
             "lr_scheduler_type",
             "lr_scheduler_type = inverse_sqrt falls from the end of the warm-up on, and there is no warm-up. "
             "Add --warmup_steps 100.",
+        )
+
+
+def check_function_name(option: str, function: object, *, model: str) -> None:
+    """A text that names a function is written file.py:name or package.module:name; `model` is the option that takes a
+    trained reward model."""
+    place, colon, name = function.rpartition(":") if isinstance(function, str) else ("x", ":", "x")
+    if not (place and colon and all(part.isidentifier() for part in name.split("."))):
+        raise OptionError(
+            option,
+            f"{option} = {spelled(function)} does not name a function. Write --{option} file.py:name "
+            f"or package.module:name; for a trained reward model use --{model}.",
+        )
+
+
+def check_resume(run: RunConfig | TrainRunConfig) -> None:
+    """A run that goes on keeps what overwriting would delete."""
+    if run.resume_from_checkpoint is not None and run.overwrite_output_dir:
+        raise OptionError(
+            "resume_from_checkpoint",
+            f"resume_from_checkpoint = {spelled(run.resume_from_checkpoint)} goes on with the run that "
+            "overwrite_output_dir = true deletes. Give only one of them.",
         )

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from clearppo.config.kinds import Allowed
+from clearppo.config.kinds import Allowed, OnlyIf
 from clearppo.config.section import Section
 
 MicroBatchTokens = Annotated[
@@ -16,6 +16,70 @@ MicroBatchTokens = Annotated[
         "memory holds in learning. none: no such bound. Changes memory and speed, never the result."
     ),
 ]
+
+SaveLimit = Annotated[
+    int | None,
+    OnlyIf("save_steps", "is positive", "no checkpoint is written", "--save_steps 50"),
+    Field(
+        ge=1,
+        description="Keep so many checkpoints, the newest; the best one stays beside them. While one is written the "
+        "disk must hold one more. none: keep all.",
+    ),
+]
+Resume = Annotated[
+    str | None,
+    Allowed("auto, or the directory of a checkpoint", "auto"),
+    Field(
+        min_length=1,
+        description="Go on with the run in output_dir as if it had never stopped: auto takes its newest checkpoint "
+        "that is whole, and starts afresh if there is none. Or name one, such as runs/first/checkpoint-50. none: no.",
+    ),
+]
+AllowChanged = Annotated[
+    bool,
+    OnlyIf("resume_from_checkpoint", "is set", "this run goes on with no other", "--resume_from_checkpoint auto"),
+    Field(
+        description="Go on although options differ that make the result something else; without it that is an error "
+        "which names them. The result is then that of no single configuration."
+    ),
+]
+Deterministic = Annotated[
+    bool,
+    Field(
+        description="Use only algorithms that give the same bits every time, so that two runs with one seed are equal "
+        "on a GPU too: slower there, and an error where there is none. A CPU needs no such thing."
+    ),
+]
+
+MaxBadSteps = Annotated[
+    int,
+    Field(
+        ge=1,
+        description="So many steps in a row that cannot be taken end the run: a loss, gradient, score or log-prob that "
+        "is not finite. Fewer are left out, each with a note, and its batch is saved in faults/ of output_dir. 1: the "
+        "first one ends the run.",
+    ),
+]
+OnBadSteps = Annotated[
+    Literal["stop", "rollback"],
+    OnlyIf("save_steps", "is positive", "there is no checkpoint to go back to", "--save_steps 50"),
+    Field(
+        description="What follows max_bad_steps bad steps in a row. stop: the run ends. rollback: it goes back to the "
+        "newest checkpoint and draws other answers from there, three times at most.",
+    ),
+]
+WatchdogMinutes = Annotated[
+    float | None,
+    Field(
+        gt=0,
+        le=100_000,
+        description="If no phase begins or ends for so long, print where each thread stands, and write it into "
+        "watchdog-1.txt of output_dir; the run goes on. none: nobody looks.",
+    ),
+]
+
+RESUMING = ("resume_from_checkpoint", "allow_changed_options")
+"""How a run begins, and nothing of what it does: no part of a resolved configuration."""
 
 
 class RunConfig(Section):
@@ -53,10 +117,23 @@ class RunConfig(Section):
         le=2**32 - 1,
         description="Seed of all chance: order of prompts, sampling, new weights.",
     )
+    deterministic: Deterministic = False
     sample_steps: int = Field(
         default=10, ge=0, description="Show a table of sample answers every so many iterations; 0 never does."
     )
     logging_steps: int = Field(default=1, ge=1, description="Print a line of metrics every so many iterations.")
+    save_steps: int = Field(
+        default=50,
+        ge=0,
+        description="Write a checkpoint every so many iterations, and when the run is interrupted: all that it takes "
+        "to go on, some four times the weights that learn. 0: none.",
+    )
+    save_total_limit: SaveLimit = 2
+    resume_from_checkpoint: Resume = None
+    allow_changed_options: AllowChanged = False
+    max_bad_steps: MaxBadSteps = 3
+    on_bad_steps: OnBadSteps = "stop"
+    watchdog_minutes: WatchdogMinutes = 30
     ema_decay: float | None = Field(
         default=None,
         gt=0,
@@ -108,9 +185,21 @@ class TrainRunConfig(Section):
     seed: int = Field(
         default=42, ge=0, le=2**32 - 1, description="Seed of all chance: what is held out, order, new weights."
     )
+    deterministic: Deterministic = False
     eval_steps: int | None = Field(
         default=None,
         ge=1,
         description="Measure on the held-out rows every so many steps. none: after each epoch. At the end in any case.",
     )
     logging_steps: int = Field(default=1, ge=1, description="Print a line of metrics every so many steps.")
+    save_steps: int = Field(
+        default=500,
+        ge=0,
+        description="Write a checkpoint every so many steps, and when the run is interrupted: all that it takes to go "
+        "on, some four times the weights that learn. 0: none.",
+    )
+    save_total_limit: SaveLimit = 2
+    resume_from_checkpoint: Resume = None
+    allow_changed_options: AllowChanged = False
+    max_bad_steps: MaxBadSteps = 3
+    watchdog_minutes: WatchdogMinutes = 30

@@ -1,16 +1,19 @@
 """PPOConfig: the whole configuration of `clearppo ppo`, and the rules that hold between its options."""
 
 import math
-from typing import ClassVar
+from collections.abc import Callable
+from typing import Any, ClassVar
 
 from clearppo.config.command import CommandConfig, explicit
 from clearppo.config.data_sections import DataConfig, RewardConfig, SamplingConfig
-from clearppo.config.kinds import spelled
+from clearppo.config.eval_section import EvalConfig, check_evaluation
+from clearppo.config.kinds import qualified_name, spelled
 from clearppo.config.learning_sections import KLConfig, PPOOptimConfig, PPOSection, PtxConfig
 from clearppo.config.messages import InertOptionError, OptionError, listed
 from clearppo.config.model_sections import ModelConfig
-from clearppo.config.rules import check_device, check_warmup
+from clearppo.config.rules import check_device, check_function_name, check_resume, check_warmup
 from clearppo.config.run_sections import RunConfig
+from clearppo.config.tracking_section import TrackingConfig, check_tracking
 
 
 class PPOConfig(CommandConfig):
@@ -30,7 +33,9 @@ class PPOConfig(CommandConfig):
     ppo: PPOSection = PPOSection()
     ptx: PtxConfig = PtxConfig()
     optim: PPOOptimConfig = PPOOptimConfig()
+    eval: EvalConfig = EvalConfig()
     run: RunConfig
+    tracking: TrackingConfig = TrackingConfig()
 
     @property
     def num_iterations(self) -> int:
@@ -56,6 +61,9 @@ class PPOConfig(CommandConfig):
         _check_critic_free(self)
         check_warmup(self.optim)
         check_device(self.model)
+        check_tracking(self.tracking)
+        check_resume(self.run)
+        check_evaluation(self.eval, self.num_iterations, self.run.save_steps)
         if self.ptx.ptx_coef and self.ptx.ptx_dataset_name is None:
             raise OptionError(
                 "ptx_dataset_name",
@@ -85,27 +93,33 @@ def _check_sizes(config: PPOConfig) -> None:
 def _check_rewards(reward: RewardConfig) -> None:
     functions, weights = reward.reward_funcs, reward.reward_weights
     for function in functions:
-        place, colon, name = function.rpartition(":") if isinstance(function, str) else ("x", ":", "x")
-        if not (place and colon and all(part.isidentifier() for part in name.split("."))):
-            raise OptionError(
-                "reward_funcs",
-                f"reward_funcs = {spelled(function)} does not name a function. Write --reward_funcs file.py:name "
-                "or package.module:name; for a trained reward model use --reward_model_path.",
-            )
-    sources = len(functions) + (reward.reward_model_path is not None)
+        check_function_name("reward_funcs", function, model="reward_model_path")
+        if reward.reward_worker and not isinstance(function, str):
+            _check_importable(function)
+    sources = len(functions) + len(reward.reward_urls) + (reward.reward_model_path is not None)
     if not sources:
         raise OptionError(
             "reward_funcs",
             "Nothing says what a good answer is. Set --reward_funcs file.py:name (a Python function), "
-            "--reward_model_path DIR (a trained reward model), or both.",
+            "--reward_model_path DIR (a trained reward model), --reward_urls URL (a server), or several of them.",
         )
     if weights is not None and len(weights) != sources:
         there = "is 1 reward source" if sources == 1 else f"are {sources} reward sources"
         raise OptionError(
             "reward_weights",
             f"reward_weights = {spelled(weights)} does not fit: there {there}, and it gives {len(weights)}. "
-            "Give one for each, the functions in their order, then the reward model, e.g. "
+            "Give one for each, the functions in their order, then the servers, then the reward model, e.g. "
             f"--reward_weights {','.join(['1'] * sources)}.",
+        )
+
+
+def _check_importable(function: Callable[..., Any]) -> None:
+    name = qualified_name(function)
+    if name.startswith("__main__:") or "<" in name:
+        raise OptionError(
+            "reward_worker",
+            f"reward_worker = true, and another process cannot import the function {name}. Put it into a file and give "
+            "reward_funcs=['file.py:name'], or leave out reward_worker.",
         )
 
 

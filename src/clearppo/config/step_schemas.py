@@ -9,7 +9,7 @@ from clearppo.config.data_sections import DataConfig
 from clearppo.config.kinds import flag, spelled
 from clearppo.config.messages import OptionError, listed
 from clearppo.config.model_sections import NetworkConfig, ReadModelConfig
-from clearppo.config.rules import check_device, check_warmup
+from clearppo.config.rules import check_device, check_resume, check_warmup
 from clearppo.config.run_sections import TrainRunConfig
 from clearppo.config.schema import PPOConfig
 from clearppo.config.step_sections import (
@@ -23,6 +23,7 @@ from clearppo.config.step_sections import (
     SFTDataConfig,
     SFTOptimConfig,
 )
+from clearppo.config.tracking_section import TrackingConfig, check_tracking
 
 
 class SFTConfig(CommandConfig):
@@ -34,6 +35,7 @@ class SFTConfig(CommandConfig):
     data: SFTDataConfig
     optim: SFTOptimConfig = SFTOptimConfig()
     run: TrainRunConfig
+    tracking: TrackingConfig = TrackingConfig()
 
     def check(self) -> None:
         _check_supervised(self)
@@ -49,6 +51,7 @@ class RewardModelConfig(CommandConfig):
     rm: RMConfig = RMConfig()
     optim: RMOptimConfig = RMOptimConfig()
     run: TrainRunConfig
+    tracking: TrackingConfig = TrackingConfig()
 
     def check(self) -> None:
         _check_supervised(self)
@@ -89,6 +92,9 @@ class RLHFConfig(CommandConfig):
 
     pipeline: PipelineConfig
 
+    def check(self) -> None:
+        check_tracking(self.pipeline)
+
 
 SCHEMAS: Mapping[str, type[CommandConfig]] = MappingProxyType(
     {schema.command: schema for schema in (SFTConfig, PrefsConfig, RewardModelConfig, PPOConfig)}
@@ -100,6 +106,8 @@ def _check_supervised(config: SFTConfig | RewardModelConfig) -> None:
     _check_held_out(config.data)
     check_warmup(config.optim)
     check_device(config.model)
+    check_tracking(config.tracking)
+    check_resume(config.run)
 
 
 def _check_held_out(data: SFTDataConfig | RewardDataConfig) -> None:

@@ -9,6 +9,7 @@ from clearppo.config.data_sections import AnswerConfig
 from clearppo.config.kinds import Allowed, OnlyIf
 from clearppo.config.learning_sections import OptimConfig
 from clearppo.config.section import Section
+from clearppo.config.tracking_section import ReportTo, TrackingDir, TrackingProject
 
 _NORMALISED = OnlyIf("score_normalisation", "is set", "scores stay as trained", "--score_normalisation mean-std")
 _RANKED = OnlyIf(
@@ -248,3 +249,6 @@ class PipelineConfig(Section):
         "first.",
     )
     seed: int = Field(default=42, ge=0, le=2**32 - 1, description="Seed of every step.")
+    report_to: ReportTo = None
+    tracking_project: TrackingProject = "clearppo"
+    tracking_dir: TrackingDir = None

@@ -13,6 +13,12 @@ from pydantic.fields import FieldInfo
 from clearppo.config.kinds import OFF_WORDS, Kind, allowed, example, flag, kind_of
 from clearppo.config.messages import OptionError, shown
 
+UNREADABLE = (
+    yaml.YAMLError, ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError, RecursionError,
+)  # fmt: skip
+"""What PyYAML raises for a text: its own errors, and what escapes it for dates such as 2001-99-99, for tags such as
+`!!bool x`, and for brackets three thousand deep."""
+
 
 def typed(name: str, field: FieldInfo, value: object) -> object:
     """`value` with text read as the option's kind. What is no text passes through, with these exceptions:
@@ -76,7 +82,7 @@ def list_from_text(name: str, text: str) -> list[Any]:
     if text.lstrip().startswith("["):
         try:
             items: object = yaml.safe_load(text)
-        except (yaml.YAMLError, ValueError, RecursionError):  # ValueError: YAML's dates, such as [2001-99-99]
+        except UNREADABLE:
             items = None
         if not isinstance(items, list) or any(isinstance(item, list | dict) for item in cast("list[object]", items)):
             raise OptionError(

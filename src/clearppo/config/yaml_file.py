@@ -13,6 +13,7 @@ from clearppo.config.messages import listed, nearest
 from clearppo.config.recipes import recipe_text
 from clearppo.config.schema import PPOConfig
 from clearppo.config.step_schemas import SCHEMAS
+from clearppo.config.values import UNREADABLE
 from clearppo.errors import ConfigError
 
 Schema = type[CommandConfig]
@@ -64,9 +65,10 @@ def _read_yaml(
     schema: Schema, text: str, source: str, *, recipe: bool, missing_ok: bool
 ) -> tuple[dict[str, Given], str | None]:
     """The options of a YAML text with their lines, and the recipe that it names."""
-    loader: Any = yaml.SafeLoader(text)  # PyYAML's loaders are not typed
+    loader: Any = None  # PyYAML's loaders are not typed
     try:
-        root = loader.get_single_node()
+        loader = yaml.SafeLoader(text)
+        root = _whole(loader)
         entries = [] if root is None else list(_entries(loader, root, source, "sections such as `kl:`"))
         named = None if recipe else _named_recipe(loader, entries)
         entries = [entry for entry in entries if entry[0] != "recipe" or recipe]
@@ -76,13 +78,33 @@ def _read_yaml(
     except yaml.YAMLError as error:
         raise ConfigError(f"{_yaml_place(error, source)}this is no YAML: {_yaml_problem(error)}.") from None
     finally:
-        loader.dispose()
+        if loader is not None:
+            loader.dispose()
+
+
+def _whole(loader: Any) -> yaml.Node | None:
+    """The root of the document. Raises YAMLError."""
+    try:
+        return loader.get_single_node()
+    except RecursionError:
+        raise yaml.YAMLError("its brackets are nested too deep") from None
+
+
+def _constructed(loader: Any, node: yaml.Node) -> Any:
+    """A node's value. Raises YAMLError for whatever PyYAML cannot make of it."""
+    try:
+        return loader.construct_object(node, deep=True)
+    except yaml.YAMLError:
+        raise
+    except UNREADABLE as error:
+        mark: Any = node.start_mark
+        raise yaml.MarkedYAMLError(problem=f"a value that cannot be read ({error})", problem_mark=mark) from None
 
 
 def _named_recipe(loader: Any, entries: list[Entry]) -> str | None:
     for key, node, place in entries:
         if key == "recipe":
-            value = loader.construct_object(node, deep=True)
+            value = _constructed(loader, node)
             if not isinstance(value, str):
                 raise ConfigError(f"{place}recipe = {value} is not a name. Write e.g. recipe: article")
             return value
@@ -132,7 +154,7 @@ def _read_sections(loader: Any, schema: Schema, entries: list[Entry], source: st
             name = canonical(typed)
             if name not in leaves(schema) or leaves(schema)[name].section != key:
                 raise _not_in_section(schema, typed, key, leaf_place)
-            value = loader.construct_object(leaf_node, deep=True)
+            value = _constructed(loader, leaf_node)
             add(found, name, Given(value, typed, leaf_place, recipe))
     return found
 
@@ -148,7 +170,7 @@ def _entries(loader: Any, node: yaml.Node, source: str, wanted: str, place: str 
         raise ConfigError(f"{place}here belong {wanted}, one `name: value` a line.")
     seen: set[str] = set()
     for key_node, value_node in node.value:
-        key = str(loader.construct_object(key_node, deep=True))
+        key = str(_constructed(loader, key_node))
         here = f"{source}, line {key_node.start_mark.line + 1}: "
         if key in seen:
             raise ConfigError(f"{here}{key} is given twice. Give it only once.")

@@ -5,6 +5,7 @@ Ziegler et al. 2019 (lm-human-preferences train_policy.py:115-124).
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
@@ -80,6 +81,14 @@ class FixedKL:
         """Itself, whatever was measured."""
         return self
 
+    def state(self) -> dict[str, float | int]:
+        """Nothing: all that it is was said when it was made."""
+        return {}
+
+    def restored(self, state: Mapping[str, float | int]) -> "FixedKL":
+        """Itself, whatever the state."""
+        return self
+
 
 @dataclass(frozen=True)
 class AdaptiveKL:
@@ -119,6 +128,14 @@ class AdaptiveKL:
             )
         error = min(max(kl / self.target - 1, -MAX_ERROR), MAX_ERROR)
         return replace(self, value=self.value * (1 + error * n_steps / self.horizon))
+
+    def state(self) -> dict[str, float | int]:
+        """Where it has come to: what `restored` needs to go on from there."""
+        return {"value": self.value}
+
+    def restored(self, state: Mapping[str, float | int]) -> "AdaptiveKL":
+        """This controller with the `value` of a state; as it is if the state has none (a fixed coefficient's)."""
+        return replace(self, value=state.get("value", self.value))
 
 
 def _check_value(value: float | int) -> None:

@@ -5,7 +5,8 @@ moments are plain numbers, computed in double precision on the host, because the
 """
 
 import math
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 
 import torch
 from jaxtyping import Float
@@ -76,6 +77,14 @@ class RunningScaling:
         """The scores, scaled by what was seen so far."""
         return (widen(scores) - (self.moments.mean if self.centred else 0.0)) / self.moments.std
 
+    def state(self) -> dict[str, float | int]:
+        """The moments so far: what `restored` needs to go on from there."""
+        return asdict(self.moments)
+
+    def restored(self, state: Mapping[str, float | int]) -> "RunningScaling":
+        """This scaling with the moments of a state."""
+        return replace(self, moments=RunningMoments(**state))
+
 
 @dataclass(frozen=True)
 class FixedMoments:
@@ -112,6 +121,14 @@ class FixedMoments:
     def scaled(self, scores: Float[Tensor, " B"]) -> Float[Tensor, " B"]:
         """The scores by these moments."""
         return (widen(scores) - self.mean) / self.std
+
+    def state(self) -> dict[str, float | int]:
+        """The two numbers: they may have been measured."""
+        return asdict(self)
+
+    def restored(self, state: Mapping[str, float | int]) -> "FixedMoments":
+        """The moments of a state."""
+        return FixedMoments(**state)
 
 
 ScoreScaling = RunningScaling | FixedMoments

@@ -17,7 +17,8 @@ from clearppo.data.demonstrations import (
     split_demonstrations,
 )
 from clearppo.data.judgement import DEFAULT_TEMPLATE, JudgementTemplate
-from clearppo.data.prompts import PromptSet, encode_prompts, load_rows, prompt_batches
+from clearppo.data.prompts import PromptSet, encode_prompts, load_rows, prompt_batches, split_prompts
+from clearppo.data.templates import prompt_key
 
 __all__ = [
     "DEFAULT_TEMPLATE",
@@ -36,7 +37,9 @@ __all__ = [
     "load_demonstrations",
     "load_rows",
     "prompt_batches",
+    "prompt_key",
     "split_comparisons",
     "split_demonstrations",
     "split_off",
+    "split_prompts",
 ]

@@ -33,12 +33,18 @@ def length_grouped(lengths: Sequence[int], batch_size: int, generator: torch.Gen
 
 
 def split_off(
-    keys: Sequence[Hashable], fraction: float | int, seed: int, *, noun: str = "rows"
+    keys: Sequence[Hashable],
+    fraction: float | int,
+    seed: int,
+    *,
+    noun: str = "rows",
+    without: str = "--eval_fraction 0",
 ) -> tuple[list[int], list[int]]:
     """Row numbers to learn from, and about `fraction` of all, held out; rows of one key are never on both sides.
 
     Both are in ascending order, and at least one row is on each side if `fraction` is above 0 (nothing is held out at
-    0). Raises DataError, which calls the rows `noun`, if all have one key, so that nothing can be held out.
+    0). Raises DataError, which calls the rows `noun` and says that `without` switches it off, if all have one key, so
+    that nothing can be held out.
     """
     if fraction == 0:
         return list(range(len(keys))), []
@@ -48,7 +54,7 @@ def split_off(
     if len(groups) < 2:
         raise DataError(
             f"none of the {len(keys)} {noun} can be held out: they are all about one prompt. "
-            "Give others as --eval_dataset_name, or --eval_fraction 0 to measure nothing."
+            f"Give others as --eval_dataset_name, or {without} to measure nothing."
         )
     generator = torch.Generator().manual_seed(seed)
     members = list(groups.values())

@@ -278,6 +278,7 @@ def _read_arrow(path: Path) -> list[Located]:
 
 
 def _located(table: Any) -> list[Located]:
+    table.validate(full=True)  # pyarrow trusts a damaged file's offsets otherwise, and reads beyond its memory
     return [(f"row {number}", row) for number, row in enumerate(table.to_pylist(), start=1)]
 
 

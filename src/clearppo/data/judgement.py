@@ -41,6 +41,8 @@ class JudgementTemplate:
     text: str = DEFAULT_TEMPLATE
 
     def __post_init__(self) -> None:
+        if any("\ud800" <= c <= "\udfff" for c in self.text):
+            raise ConfigError(_refusal(self.text, "holds half a character (a lone surrogate)"))
         names = _PLACEHOLDER.findall(self.text)
         if unknown := next((name for name in names if name not in PLACEHOLDERS), None):
             raise ConfigError(_refusal(self.text, f"has the placeholder {{{unknown}}}, which is unknown"))

@@ -1,35 +1,48 @@
 """Prompts: from a file or a hub data set, by way of a tokenizer, to left-padded batches in a seeded order."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 
 from clearppo.batch import Prompts
+from clearppo.data.batching import split_off
 from clearppo.data.checks import check_object, check_prompt, columns_seen
 from clearppo.data.files import Wanted
-from clearppo.data.rows import read_rows
-from clearppo.data.templates import Text, Tokenizer, prompt_ids
+from clearppo.data.rows import Selection, read_rows
+from clearppo.data.templates import Text, Tokenizer, prompt_ids, prompt_key
 from clearppo.errors import ConfigError, DataError
 
 PROMPTS = Wanted(noun="prompts", example='{"prompt": "The film was"}', columns=("prompt",), texts=frozenset({"prompt"}))
 
 
-def load_rows(name: str, *, config: str | None = None, split: str = "train") -> list[dict[str, Any]]:
+def load_rows(name: str, **selection: Unpack[Selection]) -> list[dict[str, Any]]:
     """The rows of a local .jsonl, .json, .csv, .parquet or .arrow file, or of a data set on the hub.
 
     Each row has a `prompt`, a string or a list of {"role", "content"} messages; its other columns travel with it.
-    Reading from the hub needs the optional package `datasets`; `config` and `split` choose a part of a hub data set.
+    Reading from the hub needs the optional package `datasets`. `selection` are the keywords of `read_rows`: `config`,
+    `split`, `flag` and `split_flag`.
 
     Raises DataError, with the file and the line, for whatever is missing, unreadable, malformed or empty, and
     ConfigError for a `config` or `split` that a local file does not have.
     """
-    located = read_rows(name, PROMPTS, config=config, split=split)
+    located = read_rows(name, PROMPTS, **selection)
     for where, row in located:
         _check_row(row, f"{name} {where}")
     return [dict(row) for _, row in located]
+
+
+def split_prompts(
+    rows: Sequence[dict[str, Any]], fraction: float | int, seed: int
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Rows to learn from, and about `fraction` of them held out; equal prompts stay on one side. Raises as
+    `split_off`."""
+    kept, held = split_off(
+        [prompt_key(row["prompt"]) for row in rows], fraction, seed, noun="prompts", without="--eval_steps none"
+    )
+    return [rows[i] for i in kept], [rows[i] for i in held]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +68,15 @@ class PromptSet:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def chosen(self, indices: Sequence[int]) -> "PromptSet":
+        """These prompts as a set of their own."""
+        return replace(
+            self,
+            ids=tuple(self.ids[i] for i in indices),
+            texts=tuple(self.texts[i] for i in indices),
+            columns={name: tuple(column[i] for i in indices) for name, column in self.columns.items()},
+        )
 
     def batch(self, indices: Sequence[int], pad_id: int) -> Prompts:
         """These prompts, in this order, left-padded with `pad_id` to the longest of them. The mask is from lengths."""
@@ -127,9 +149,17 @@ def encode_prompts(
 
 
 def prompt_batches(
-    prompt_set: PromptSet, batch_size: int, n_batches: int, seed: int, pad_id: int, num_generations: int = 1
+    prompt_set: PromptSet,
+    batch_size: int,
+    n_batches: int,
+    seed: int,
+    pad_id: int,
+    num_generations: int = 1,
+    *,
+    skip: int = 0,
 ) -> Iterator[Prompts]:
     """`n_batches` batches of `batch_size` rows, one an answer: one epoch after another, each in a new seeded order.
+    The first `skip` of them are left out, and not even made.
 
     Each prompt of a batch stands in `num_generations` adjacent rows, so a batch has batch_size / num_generations of
     them. Every prompt comes once before any comes again. A batch may reach over the end of an epoch, so no prompt is
@@ -145,7 +175,8 @@ def prompt_batches(
         )
     order = _endless_order(len(prompt_set), seed)
     n_prompts = batch_size // num_generations
-    drawn = (list(islice(order, n_prompts)) for _ in range(n_batches))
+    order = islice(order, skip * n_prompts, None)
+    drawn = (list(islice(order, n_prompts)) for _ in range(skip, n_batches))
     return (prompt_set.batch([i for i in indices for _ in range(num_generations)], pad_id) for indices in drawn)
 
 

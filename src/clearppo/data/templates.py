@@ -39,6 +39,15 @@ def prompt_ids(tokenizer: Tokenizer, prompt: Text) -> list[int]:
     return chat_ids(tokenizer, prompt, add_generation_prompt=not continues, continue_final_message=continues)
 
 
+def prompt_text(tokenizer: Tokenizer, prompt: Text) -> str:
+    """The text after which the answer is to start, before it is tokenised. Raises as `prompt_ids`."""
+    if isinstance(prompt, str):
+        return prompt
+    continues = prompt[-1]["role"] == "assistant"
+    options = {"add_generation_prompt": not continues, "continue_final_message": continues}
+    return _rendered(tokenizer, prompt, tokenize=False, **options)
+
+
 def answer_ids(tokenizer: Tokenizer, prompt: Text, completion: str) -> list[int]:
     """The tokens of a prompt with its answer, as a reward model reads them: the end of the text or turn included.
 

@@ -26,7 +26,14 @@ class Engine(Protocol):
     def step(
         self, optimiser: torch.optim.Optimizer, parameters: Iterable[nn.Parameter], max_norm: float | None
     ) -> float:
-        """Clip the gradients to the global norm `max_norm` (None = no clipping), step, forget them; the norm before."""
+        """Clip the gradients to the global norm `max_norm` (None = no clipping), step, forget them; the norm before.
+
+        With a norm that is not finite nothing is done, and the gradients stay, for whoever looks for the cause.
+        """
+        ...
+
+    def free_memory(self) -> int | None:
+        """Bytes that can still be allocated on the device; None if nobody knows."""
         ...
 
     def sum(self, value: Tensor) -> Tensor:

@@ -34,7 +34,7 @@ class LocalEngine:
     def step(
         self, optimiser: torch.optim.Optimizer, parameters: Iterable[nn.Parameter], max_norm: float | None
     ) -> float:
-        """See Engine.step. With a norm that is not finite nothing is stepped; the caller sees the norm."""
+        """See Engine.step."""
         learning = [parameter for parameter in parameters if parameter.grad is not None]
         total = nn.utils.get_total_norm([parameter.grad for parameter in learning if parameter.grad is not None])
         norm = float(total)
@@ -43,8 +43,11 @@ class LocalEngine:
             if max_norm is not None and norm + _CLIP_EPS > max_norm:
                 nn.utils.clip_grads_with_norm_(learning, max_norm, total)
             optimiser.step()
-        optimiser.zero_grad(set_to_none=True)
+            optimiser.zero_grad(set_to_none=True)
         return norm
+
+    def free_memory(self) -> int | None:
+        return free_memory(self.device)
 
     def sum(self, value: Tensor) -> Tensor:
         return value
@@ -72,6 +75,17 @@ def select_device(name: str) -> torch.device:
         if index >= count:
             raise DeviceError(f"device = {name}, but there are {count} GPUs. Use cuda:0 to cuda:{count - 1}.")
     return torch.device(name)
+
+
+def be_deterministic() -> None:
+    """Have torch use only algorithms that give the same bits every time; from now on, in the whole process.
+
+    cuBLAS needs a workspace of its own for that, which it reads from the environment when it is first used. cuDNN stops
+    trying which algorithm is the fastest today.
+    """
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.benchmark = False
 
 
 def has_fast_bf16(device: torch.device) -> bool:

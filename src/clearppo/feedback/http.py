@@ -1,233 +1,205 @@
-"""A judge behind a URL as a scorer: answers go out as JSON, one number an answer comes back."""
+"""A web service as a scorer: answers go out as JSON, one number an answer comes back."""
 
-import http.client
 import json
-import socket
+import math
+import queue
+import threading
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
-from urllib.error import HTTPError, URLError
-from urllib.parse import SplitResult, urlsplit
-from urllib.request import (
-    HTTPDefaultErrorHandler,
-    HTTPErrorProcessor,
-    HTTPHandler,
-    HTTPSHandler,
-    OpenerDirector,
-    ProxyHandler,
-    Request,
-    getproxies,
-    proxy_bypass,
-)
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
 
 from clearppo.batch import Rollout
-from clearppo.data.files import brief, kind_and_message
-from clearppo.errors import ConfigError, RewardError
+from clearppo.errors import RewardError
+from clearppo.feedback.http_client import HTTPClient, Patience
 from clearppo.feedback.returned import finite_scores, given_completions, in_words
-from clearppo.feedback.scorer import Scores
+from clearppo.feedback.scorer import Scores, rows_in_words
 
-MAX_ANSWER = 64 * 2**20  # bytes of one answer; a judge sends some 20 a score
-PASSING = frozenset({408, 429, 500, 502, 503, 504})
-"""HTTP statuses after which the same request may well succeed."""
+WireFormat = Literal["clearppo", "openrlhf"]
+Null = Literal["skip", "stop", "drop"]
 
-
-@dataclass(frozen=True, kw_only=True)
-class Patience:
-    """How long to wait for a judge: seconds for one answer, and after how many seconds to ask again, time by time."""
-
-    timeout: float | int = 120.0
-    connecting: float | int = 5.0
-    pauses: tuple[float | int, ...] = (1.0, 2.0, 4.0)
+OWN = ("prompts", "completions")
+"""What our own request holds beside the columns of the data."""
 
 
-class HTTPJudge:
-    """Scores from a web service. It is sent, at most `batch_size` rows at a time,
+class HTTPScorer:
+    """Scores from a web service. It is sent, at most `batch_size` rows at a time and `concurrency` requests at once,
 
-        POST url    {"prompts": [...], "completions": [...]}
+        clearppo   {"prompts": [...], "completions": [...], and each other column of the data by its name}
+        openrlhf   {"query": [prompt and answer], "prompts": [...], "labels": [the column label or labels, or null]}
 
-    with strings, or lists of messages for prompts of messages, as reward functions are given them, and answers
-    {"scores": [...]} (or OpenRLHF's {"rewards": [...]}, if there are no scores): one number a row, or null where it
-    does not apply (NaN in the scores). Redirects are refused.
+    and answers {"scores": [...]} or {"rewards": [...]} (openrlhf: {"rewards": [...]}), one number a row. Prompts and
+    completions are as reward functions are given them; in OpenRLHF's form all is text, and `render` writes messages.
 
-    A judge that does not answer, or with a status that may pass (`PASSING`), is asked again after each of
-    `patience.pauses`. Raises ConfigError for a URL that is not http or https; RewardError, with the reason, if there is
-    no usable answer even then. KeyboardInterrupt passes through.
+    `null` for a row is, by `null`: "skip", not applicable (NaN in the scores); "stop", an error; "drop", a row that the
+    caller is to leave out (`Scores.missing`). A list of another length, or anything but a finite number, is an error.
+
+    Which request is answered first changes nothing. `note` is told, once a batch, when the server fails and is asked
+    again, and when it answers again. Raises ConfigError for a URL that is not http or https; RewardError, with the
+    reason, if there is no usable answer when `client.patience` has ended. KeyboardInterrupt passes through.
     """
 
     def __init__(
         self,
-        url: str,
+        client: HTTPClient,
         *,
         batch_size: int = 16,
-        patience: Patience | None = None,
+        concurrency: int = 1,
+        wire: WireFormat = "clearppo",
+        null: Null = "skip",
         name: str = "judge",
-        sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        self.url = url
-        self.parts = judge_address(url)
+        self.client = client
         self.batch_size = batch_size
-        self.patience = patience or Patience()
+        self.concurrency = concurrency
+        self.wire = wire
+        self.null = null
         self.name = name
         self.names = (name,)
-        self._sleep = sleep
-        self._opener = _http_only(uses_proxy=_uses_proxy(self.parts))
+        self.render: Callable[[Any], str] = _plainly
+        self.note: Callable[[str], None] = _silently
 
     def __call__(self, rollout: Rollout) -> Scores:
-        prompts, completions = list(rollout.prompts.texts), given_completions(rollout)
+        bodies = [self._body(rows) for rows in self._portions(rollout)]
+        answers = self._answers(bodies)
         scores: list[Any] = []
-        for start in range(0, len(rollout), self.batch_size):
-            rows = slice(start, start + self.batch_size)
-            scores += self._marks({"prompts": prompts[rows], "completions": completions[rows]})
-        total = finite_scores(scores, rollout.prompts, self._who).to(rollout.responses.device)
-        return Scores(total=total, parts={self.name: total})
+        for place, answer in enumerate(answers):
+            count = min(self.batch_size, len(rollout) - place * self.batch_size)
+            scores += self._marks(answer, count)
+        absent = frozenset(row for row, score in enumerate(scores) if score is None)
+        if absent and self.null == "stop":
+            raise self.client.error(
+                f"gave no score (null) for {rows_in_words(sorted(absent), rollout.prompts)}. Have it answer a number "
+                "for each, or leave such rows out of the update with --reward_missing drop."
+            )
+        total = finite_scores(scores, rollout.prompts, self.client.who).to(rollout.responses.device)
+        return Scores(
+            total=total, parts={self.name: total}, missing=absent if self.null == "drop" else frozenset[int]()
+        )
 
-    def require_listener(self) -> None:
-        """Raises RewardError if nothing listens at the URL: known in seconds, before a model is loaded."""
-        if _uses_proxy(self.parts):
-            return  # the proxy connects, not we
-        host = self.parts.hostname or ""
-        port = self.parts.port or (443 if self.parts.scheme == "https" else 80)
+    def _portions(self, rollout: Rollout) -> list[dict[str, list[Any]]]:
+        whole = self._request(rollout)
+        return [
+            {name: values[start : start + self.batch_size] for name, values in whole.items()}
+            for start in range(0, len(rollout), self.batch_size)
+        ]
+
+    def _request(self, rollout: Rollout) -> dict[str, list[Any]]:
+        columns = rollout.prompts.columns
+        if self.wire == "openrlhf":
+            prompts = [self.render(prompt) for prompt in rollout.prompts.texts]
+            query = [prompt + answer for prompt, answer in zip(prompts, rollout.completions, strict=True)]
+            labels = columns.get("label", columns.get("labels", [None] * len(rollout)))
+            return {"query": query, "prompts": prompts, "labels": list(labels)}
+        if taken := [name for name in OWN if name in columns]:
+            raise RewardError(
+                f"the prompts have a column `{taken[0]}`, and {self.client.who} is sent its own {' and '.join(OWN)}. "
+                "Rename the column."
+            )
+        others = {name: list(values) for name, values in columns.items()}
+        return {"prompts": list(rollout.prompts.texts), "completions": given_completions(rollout), **others}
+
+    def _body(self, rows: Mapping[str, list[Any]]) -> bytes:
+        for name, values in rows.items():
+            try:
+                json.dumps(values)
+            except (TypeError, ValueError, RecursionError) as error:
+                raise RewardError(
+                    f"the prompts' column `{name}` holds {in_words(values[0])}, which JSON cannot carry to "
+                    f"{self.client.who}. Write it as text or numbers, or remove the column."
+                ) from error
+        return json.dumps(_without_nan(rows)).encode()
+
+    def _answers(self, bodies: Sequence[bytes]) -> list[dict[str, Any]]:
+        """What the server says to each body, in order. The first failure for good ends them all.
+
+        Daemon threads, not a pool: Ctrl-C and an error must not wait for a server that is silent.
+        """
+        todo, done = queue.SimpleQueue[tuple[int, bytes]](), queue.SimpleQueue[tuple[int, Any]]()
+        for job in enumerate(bodies):
+            todo.put(job)
+        stopped = threading.Event()
+
+        def work() -> None:
+            while not stopped.is_set():
+                try:
+                    place, body = todo.get_nowait()
+                except queue.Empty:
+                    return
+                try:
+                    done.put((place, self.client.ask(body, stopped, lambda said: done.put((-1, said)))))
+                except BaseException as error:
+                    done.put((place, error))
+
+        for _ in range(min(self.concurrency, len(bodies))):
+            threading.Thread(target=work, daemon=True, name="reward-request").start()
         try:
-            socket.create_connection((host, port), timeout=self.patience.connecting).close()
-        except OSError as error:
-            raise RewardError(
-                f"{self._who} cannot be reached: {_reason(error)}. Start it, or mend --judge_url."
-            ) from error
+            return self._gathered(done, len(bodies))
+        finally:
+            stopped.set()
 
-    @property
-    def _who(self) -> str:
-        return f"the judge at {self.url}"
+    def _gathered(self, done: "queue.SimpleQueue[tuple[int, Any]]", count: int) -> list[dict[str, Any]]:
+        answers: dict[int, dict[str, Any]] = {}
+        failed_at: float | None = None
+        while len(answers) < count:
+            place, got = done.get()
+            if isinstance(got, BaseException):
+                raise got
+            if isinstance(got, dict):
+                answers[place] = got
+            elif failed_at is None:
+                failed_at = time.monotonic()
+                self.note(f"{got}; asking again for up to {self.client.patience.total:g} seconds")
+        if failed_at is not None:
+            self.note(f"{self.client.who} answers again, after {time.monotonic() - failed_at:.0f} seconds")
+        return [answers[place] for place in range(count)]
 
-    def _marks(self, rows: Mapping[str, list[Any]]) -> list[Any]:
-        """What the judge says of these rows, one entry each; whether they are numbers is looked at later."""
-        count = len(rows["prompts"])
-        answer = self._read(self._asked(json.dumps(rows).encode()))
-        scores = answer.get("scores", answer.get("rewards"))
+    def _marks(self, answer: Mapping[str, Any], count: int) -> list[Any]:
+        """What the server says of `count` rows, one entry each; whether they are numbers is looked at later."""
+        wanted = "rewards" if self.wire == "openrlhf" else "scores"
+        scores = answer.get("scores", answer.get("rewards")) if wanted == "scores" else answer.get("rewards")
         if not isinstance(scores, list):
-            raise RewardError(
-                f"{self._who} answered {in_words(answer)}, which holds no list `scores`. "
-                'It must answer {"scores": [...]} with one number for each completion.'
+            raise self.client.error(
+                f"answered {in_words(answer)}, which holds no list `{wanted}`. "
+                f'It must answer {{"{wanted}": [...]}} with one number for each completion.'
             )
         if len(scores) != count:
-            raise RewardError(
-                f"{self._who} returned {len(scores)} scores for {count} completions. It must return one for each."
+            raise self.client.error(
+                f"returned {len(scores)} scores for {count} completions. It must return one for each."
             )
         return scores
 
-    def _read(self, body: bytes) -> dict[str, Any]:
-        try:
-            answer = json.loads(body)
-        except (ValueError, RecursionError) as error:
-            shown = brief(ValueError(body[:200].decode("utf-8", "replace")), 80) if body.strip() else "nothing"
-            raise RewardError(
-                f'{self._who} answered no JSON but: {shown}. It must answer {{"scores": [...]}}.'
-            ) from error
-        if not isinstance(answer, dict):
-            raise RewardError(f'{self._who} answered {in_words(answer)}. It must answer {{"scores": [...]}}.')
-        return answer
 
-    def _asked(self, body: bytes) -> bytes:
-        """The body of the judge's answer; asks again as often as `patience` has pauses."""
-        for pause in self.patience.pauses:
-            try:
-                return self._ask(body)
-            except _TryAgainError:
-                self._sleep(pause)
-        try:
-            return self._ask(body)
-        except _TryAgainError as error:
-            times = len(self.patience.pauses) + 1
-            tried = f"{times} times in a row" if times > 1 else "once"
-            raise RewardError(f"{self._who} {error} (asked {tried}). Look at its own messages.") from error
+def http_scorer(
+    url: str,
+    *,
+    noun: str = "the judge at",
+    option: str = "judge_url",
+    patience: Patience | None = None,
+    token: str | None = None,
+    **more: Any,
+) -> HTTPScorer:
+    """An HTTPScorer with a client of its own, checked as far as it can be: somebody must listen at `url`.
 
-    def _ask(self, body: bytes) -> bytes:
-        headers = {"Content-Type": "application/json", "Accept": "application/json", "User-Agent": "clearppo"}
-        request = Request(self.url, data=body, headers=headers, method="POST")
-        try:
-            with self._opener.open(request, timeout=self.patience.timeout) as response:
-                answer = response.read(MAX_ANSWER + 1)
-                missing = response.length  # bytes promised and not read; None if the judge did not say
-        except HTTPError as error:
-            raise self._refusal(error) from error
-        except (OSError, http.client.HTTPException) as error:
-            raise _TryAgainError(f"gave no answer: {_reason(error, self.patience.timeout)}") from error
-        if len(answer) > MAX_ANSWER:
-            raise RewardError(f"{self._who} answered more than {MAX_ANSWER // 2**20} MiB. It must send scores only.")
-        if missing:
-            raise _TryAgainError(f"hung up {missing} bytes before the end of its answer")
-        return answer
-
-    def _refusal(self, error: HTTPError) -> Exception:
-        with error:  # it holds the connection
-            try:
-                said = brief(ValueError(error.read(2000).decode("utf-8", "replace").strip() or error.reason))
-            except (OSError, http.client.HTTPException):
-                said = str(error.reason)
-        status = f"answered HTTP {error.code} ({said})"
-        if error.code in PASSING:
-            return _TryAgainError(status)
-        if 300 <= error.code < 400:
-            to = error.headers.get("Location", "nowhere")
-            return RewardError(
-                f"{self._who} answered HTTP {error.code}, a redirect to {to}, which is not followed. "
-                "Give the final address as --judge_url."
-            )
-        return RewardError(f"{self._who} {status}. Check --judge_url, and what the judge takes.")
-
-
-class _TryAgainError(Exception):
-    """No answer this time; the message ends a sentence that begins with the judge."""
-
-
-def judge_address(url: str, option: str = "judge_url") -> SplitResult:
-    """The parts of an http or https URL. Raises ConfigError for anything else; asks no one."""
-    example = f"Use --{option} http://localhost:8000/score."
-    try:
-        parts = urlsplit(url)
-        port, host = parts.port, parts.hostname  # a property that raises for a port that is no number
-    except ValueError as error:
-        raise ConfigError(f"{option} = {url} is no URL: {brief(error)}. {example}") from error
-    if any(c.isspace() or not c.isprintable() for c in url) or not url.isascii():
-        raise ConfigError(
-            f"{option} = {url!r} holds a space or a character that no URL has. Write it as %20. {example}"
-        )
-    if parts.scheme not in ("http", "https"):
-        named = f"the scheme {parts.scheme}" if "://" in url else "no scheme"
-        raise ConfigError(f"{option} = {url} has {named}; a judge is asked by http or https. {example}")
-    if not host or port == 0:
-        raise ConfigError(f"{option} = {url} names no host and port. {example}")
-    if parts.username is not None:
-        raise ConfigError(f"{option} holds a user name, which would stand in every message. Remove it. {example}")
-    return parts
-
-
-def _http_only(*, uses_proxy: bool) -> OpenerDirector:
-    """An opener that speaks http and https, by the environment's proxies if it is to, and nothing else.
-
-    It follows no redirect: a POST that is sent elsewhere loses its body, or takes the answers to another host.
+    Raises ConfigError for what is no URL, RewardError if nobody listens.
     """
-    opener = OpenerDirector()
-    opener.add_handler(ProxyHandler(None if uses_proxy else {}))
-    for handler in (HTTPHandler, HTTPSHandler, HTTPDefaultErrorHandler, HTTPErrorProcessor):
-        opener.add_handler(handler())
-    return opener
+    client = HTTPClient(url, noun=noun, option=option, patience=patience, token=token)
+    client.require_listener()
+    return HTTPScorer(client, **more)
 
 
-def _uses_proxy(parts: SplitResult) -> bool:
-    """Whether the environment names a proxy for this address. This machine itself is never behind one."""
-    host = parts.hostname or ""
-    own = host == "localhost" or host == "::1" or host.startswith("127.")
-    return not own and parts.scheme in getproxies() and not proxy_bypass(host)
+def _plainly(prompt: Any) -> str:
+    """A prompt as text where no chat template is at hand: messages one after the other."""
+    return prompt if isinstance(prompt, str) else "\n\n".join(str(message["content"]) for message in prompt)
 
 
-def _reason(error: BaseException, timeout: float | int | None = None) -> str:
-    """Why there was no answer, in half a sentence."""
-    cause = error.reason if isinstance(error, URLError) else error
-    if isinstance(cause, TimeoutError):
-        return "it is silent" if timeout is None else f"nothing came within {timeout:g} seconds"
-    if isinstance(cause, ConnectionRefusedError):
-        return "the connection was refused, nothing listens there"
-    if isinstance(cause, socket.gaierror):
-        return "its host name is not known"
-    return kind_and_message(cause) if isinstance(cause, BaseException) else str(cause)
+def _silently(_said: str) -> None:
+    pass
+
+
+def _without_nan(value: Any) -> Any:
+    """The same JSON with null for each number that is not finite, which JSON does not have and data do."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: _without_nan(item) for key, item in value.items()}
+    return [_without_nan(item) for item in value] if isinstance(value, list | tuple) else value

@@ -13,7 +13,7 @@ from clearppo.core.kl import kl
 from clearppo.core.masks import kept, whiten
 from clearppo.core.normalise import ScoreScaling
 from clearppo.core.rewards import rewards_from_kl
-from clearppo.errors import ConfigError, RewardError
+from clearppo.errors import ConfigError, RewardError, ScoreError
 from clearppo.feedback.reference import Reference
 from clearppo.feedback.scorer import Scorer, Scores, require_scored, rows_in_words
 
@@ -54,28 +54,34 @@ def judge(
       `missing_eos_score` takes the score's place. Both are in units after scaling. They stand among the parts, the
       penalty as a negative number (0 for finished responses), the score as itself (NaN for finished ones).
 
+    A row that the scorer calls missing keeps NaN for its score and gets no reward; it has no part in the scaling and
+    the whitening. Its KL is measured like any other.
+
     `whiten_rewards` divides all rewards by their standard deviation over this batch's tokens (population variance, or
     over n - 1 with `unbiased_whitening`) and keeps their mean.
 
-    Raises RewardError if a score is missing or not finite, ConfigError for a penalty, score or clip out of range, and
-    for a missing_eos_penalty beside a missing_eos_score.
+    Raises RewardError if a score is absent or not finite, or all are missing; ConfigError for a penalty, score or clip
+    out of range, and for a missing_eos_penalty beside a missing_eos_score.
     """
     _check_options(missing_eos_penalty, missing_eos_score, score_clip)
     given = scorer(rollout)
     _check(given, scorer, rollout)
-    scores = given.total if scaling is None else scaling.updated(given.total).scaled(given.total)
+    scored = ~given.total.isnan()
+    scores = given.total if scaling is None else scaling.updated(given.total[scored]).scaled(given.total)
     if score_clip is not None:
         scores = scores.clamp(-score_clip, score_clip)
     scores, fines = _fined(scores, rollout, missing_eos_penalty, missing_eos_score)
+    scores = torch.where(scored, scores, math.nan)
     mask = rollout.mask
     ref_log_probs = kept(reference.log_probs(rollout), mask)
     if estimator == "full":
         kl_tokens = kept(reference.full_kl(rollout), mask)
     else:
         kl_tokens = kl(kept(rollout.old_log_probs, mask), ref_log_probs, estimator)
-    rewards = rewards_from_kl(scores, kl_tokens, mask, kl_coef)
+    earning = mask & scored.unsqueeze(1)
+    rewards = rewards_from_kl(scores, kl_tokens, earning, kl_coef)
     if whiten_rewards:
-        rewards = whiten(rewards, mask, shift_mean=False, unbiased=unbiased_whitening)
+        rewards = whiten(rewards, earning, shift_mean=False, unbiased=unbiased_whitening)
     return Feedback(
         scores=scores,
         raw_scores=given.total,
@@ -131,9 +137,16 @@ def _check(scores: Scores, scorer: Scorer, rollout: Rollout) -> None:
             f"{', '.join(scorer.names)}: scores of shape {tuple(scores.total.shape)} for {len(rollout)} responses. "
             "Return one score a response."
         )
-    require_scored(~scores.total.isnan(), rollout, scorer.names)
-    infinite = (~scores.total.isfinite()).nonzero().flatten().tolist()
-    if infinite:
+    missing = torch.zeros_like(scores.total, dtype=torch.bool)
+    missing[list(scores.missing)] = True
+    require_scored(~scores.total.isnan() | missing, rollout, scorer.names)
+    if bool(missing.all()):
         raise RewardError(
+            f"{', '.join(scorer.names)}: not one of the {len(rollout)} answers has a score, so there is nothing to "
+            "learn from. Look at what gives the scores."
+        )
+    infinite = scores.total.isinf().nonzero().flatten().tolist()
+    if infinite:
+        raise ScoreError(
             f"the score is infinite for {rows_in_words(infinite, rollout.prompts)}. Return finite numbers."
         )

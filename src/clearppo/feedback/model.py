@@ -1,6 +1,7 @@
 """A reward model as a scorer. It reads text: its own tokenizer and chat template, whatever those of the policy are."""
 
 import os
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -15,10 +16,10 @@ from clearppo.batch import Rollout
 from clearppo.data.files import brief
 from clearppo.data.judgement import FILE, JudgementTemplate
 from clearppo.data.templates import answer_ids
-from clearppo.errors import ModelError, RewardError
+from clearppo.errors import ModelError, RewardError, ScoreError
 from clearppo.feedback.scorer import Scores, rows_in_words, shorten
 from clearppo.models.actor import Actor
-from clearppo.models.lean import round_linear_layers
+from clearppo.models.lean import own_memory, round_linear_layers
 from clearppo.models.loading import context_length, quiet_transformers, resolve_model
 from clearppo.models.reward_model import HEAD, RewardModel, length_sorted
 from clearppo.models.trunk import TrunkReward
@@ -153,25 +154,37 @@ class RewardModelScorer:
         )
 
     @torch.no_grad()
+    def weights(self) -> Iterable[tuple[str, Tensor]]:
+        """Every weight of the reward model, by name, to tell it from another one."""
+        return self.model.weights() if isinstance(self.model, TrunkReward) else self.model.named_parameters()
+
     def __call__(self, rollout: Rollout) -> Scores:
         """Raises RewardError, naming the row, for an answer longer than the model's context and for a score that is not
         finite; ModelError if the prompts are messages and the tokenizer has no chat template."""
-        ids = [self._encode(rollout, row) for row in range(len(rollout))]
-        total = torch.zeros(len(ids), dtype=torch.float32, device=rollout.responses.device)
-        for rows, texts, lengths in length_sorted(
-            ids, self.batch_size, self._reader.device, tokens=self.batch_tokens, fill=self.pad_id
-        ):
-            scores = self._reader.scores(texts, lengths).float()
-            total[torch.tensor(rows, device=total.device)] = scores.to(total.device)
+        total = self.marks(self.encoded(rollout.prompts.texts, rollout.completions)).to(rollout.responses.device)
         if wrong := (~total.isfinite()).nonzero().flatten().tolist():
-            raise RewardError(
+            raise ScoreError(
                 f"reward model {self.name} gave {float(total[wrong[0]])} for {rows_in_words(wrong, rollout.prompts)}. "
                 "Check its weights, or load it in float32."
             )
         return Scores(total=total, parts={self.name: total})
 
-    def _encode(self, rollout: Rollout, row: int) -> list[int]:
-        prompt = rollout.prompts.texts[row]
+    def encoded(self, prompts: Sequence[Any], completions: Sequence[str]) -> list[list[int]]:
+        """The tokens that are read of each prompt (text or messages) with its answer. Raises as `__call__`."""
+        pairs = zip(prompts, completions, strict=True)
+        return [self._encode(prompt, completion, row) for row, (prompt, completion) in enumerate(pairs)]
+
+    @torch.no_grad()
+    def marks(self, ids: Sequence[Sequence[int]]) -> Float[Tensor, " N"]:
+        """The score of each text of `encoded`, float32 on the model's device; finite or not."""
+        total = torch.zeros(len(ids), dtype=torch.float32, device=self._reader.device)
+        for rows, texts, lengths in length_sorted(
+            ids, self.batch_size, self._reader.device, tokens=self.batch_tokens, fill=self.pad_id
+        ):
+            total[torch.tensor(rows, device=total.device)] = self._reader.scores(texts, lengths).float()
+        return total
+
+    def _encode(self, prompt: Any, completion: str, row: int) -> list[int]:
         of_row = f"row {row + 1} ({shorten(prompt)})"
         uses_chat = self.judgement is None or "{conversation}" in self.judgement.text
         if uses_chat and not isinstance(prompt, str) and not self.tokenizer.chat_template:
@@ -181,7 +194,7 @@ class RewardModelScorer:
             )
         read = answer_ids if self.judgement is None else self.judgement.ids
         try:
-            ids = read(self.tokenizer, prompt, rollout.completions[row])
+            ids = read(self.tokenizer, prompt, completion)
         except ValueError as error:
             raise RewardError(f"reward model {self.name} cannot read {of_row}: {error}. Mend the messages.") from error
         if not ids:
@@ -264,6 +277,7 @@ def _reader(model: Any, tokenizer: Any, name: str, autocast: bool) -> Reader:
         return _Whole(model, tokenizer)
     if autocast and model.get_input_embeddings().weight.dtype == torch.float32:
         round_linear_layers(model, but=head)
+        own_memory(model)
         return RewardModel(model, autocast=True)
     return RewardModel(model)
 

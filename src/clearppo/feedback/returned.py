@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from clearppo.batch import Prompts, Rollout
-from clearppo.errors import RewardError
+from clearppo.errors import RewardError, ScoreError
 from clearppo.feedback.scorer import rows_in_words
 
 
@@ -39,7 +39,7 @@ def finite_scores(returned: Any, prompts: Prompts, who: str) -> Float[Tensor, " 
     absent = torch.tensor([value is None for value in values])
     # In float32, where 1e300 is infinite too.
     if unusable := (~total.isfinite() & ~absent).nonzero().flatten().tolist():
-        raise RewardError(
+        raise ScoreError(
             f"{who} returned {values[unusable[0]]} for {rows_in_words(unusable, prompts)}. "
             "Return finite numbers, or None where it does not apply."
         )

@@ -1,7 +1,7 @@
 """SOCKET Scorer: a rollout goes in, one score a response comes out. With the sum of several, and a small fake.
 
 A source may say "not applicable" for a row: NaN in its part and in its total. Beside another source that scores the row
-it counts 0 there; a row that no source scores is an error.
+it counts 0 there; a row that no source scores is an error, or one to be left out, if that was asked for.
 """
 
 import math
@@ -19,10 +19,14 @@ from clearppo.errors import ConfigError, RewardError
 
 @dataclass(frozen=True, kw_only=True)
 class Scores:
-    """One score a response (reward units, float32), and each source's part before weighting. NaN: not applicable."""
+    """One score a response (reward units, float32), and each source's part before weighting. NaN: not applicable.
+
+    `missing` are the rows that have no score and are to be left out of the update; their total is NaN.
+    """
 
     total: Float[Tensor, " B"]
     parts: Mapping[str, Float[Tensor, " B"]]
+    missing: frozenset[int] = frozenset()
 
 
 @runtime_checkable
@@ -43,12 +47,23 @@ class Scorer(Protocol):
 class WeightedScorer:
     """The weighted sum of several scorers. A part keeps its source's name; a name that comes twice gets _2, _3, ...
 
+    A row that one source calls missing is missing, whatever the others say. With `drop_missing` a row that no source
+    scores is missing too; without, it is an error.
+
     Raises ConfigError if there is no source, not one weight a source, or a weight that is not finite.
     """
 
-    def __init__(self, sources: Sequence[Scorer], weights: Sequence[float | int] | None = None) -> None:
+    def __init__(
+        self,
+        sources: Sequence[Scorer],
+        weights: Sequence[float | int] | None = None,
+        *,
+        drop_missing: bool = False,
+    ) -> None:
         if not sources:
-            raise ConfigError("there is no source of scores. Give --reward_funcs or --reward_model_path.")
+            raise ConfigError(
+                "there is no source of scores. Give --reward_funcs, --reward_urls or --reward_model_path."
+            )
         weights = [1.0] * len(sources) if weights is None else weights
         if len(weights) != len(sources):
             raise ConfigError(
@@ -61,19 +76,27 @@ class WeightedScorer:
         self.sources = tuple(sources)
         self.weights = tuple(float(weight) for weight in weights)
         self.names = unique_names([name for source in sources for name in source.names])
+        self.drop_missing = drop_missing
 
     def __call__(self, rollout: Rollout) -> Scores:
-        """The sum of weight * total over the sources that scored a row; raises RewardError for a row that none did."""
+        """The sum of weight * total over the sources that scored a row; raises RewardError for a row that none did,
+        unless it may be dropped."""
         total = torch.zeros(len(rollout), dtype=torch.float32, device=rollout.responses.device)
         scored = torch.zeros(len(rollout), dtype=torch.bool, device=rollout.responses.device)
         parts: list[Tensor] = []
+        missing = set[int]()
         for source, weight in zip(self.sources, self.weights, strict=True):
             scores = source(rollout)
             parts += [scores.parts[name] for name in source.names]
             total = total + weight * scores.total.nan_to_num(nan=0.0)
             scored |= ~scores.total.isnan()
-        require_scored(scored, rollout, self.names)
-        return Scores(total=total, parts=dict(zip(self.names, parts, strict=True)))
+            missing |= scores.missing
+        if self.drop_missing:
+            missing |= set((~scored).nonzero().flatten().tolist())
+        else:
+            require_scored(scored, rollout, self.names)
+        total[list(missing)] = math.nan
+        return Scores(total=total, parts=dict(zip(self.names, parts, strict=True)), missing=frozenset(missing))
 
 
 class FakeScorer:
@@ -96,7 +119,7 @@ def require_scored(scored: Tensor, rollout: Rollout, names: Sequence[str]) -> No
         who = f"`{names[0]}` gave no score" if len(names) == 1 else f"none of {', '.join(names)} gave a score"
         raise RewardError(
             f"{who} (None: not applicable) for {rows_in_words(missing, rollout.prompts)}. "
-            "Return a number, or add a source that scores these rows."
+            "Return a number, or add a source that scores these rows, or leave them out with --reward_missing drop."
         )
 
 

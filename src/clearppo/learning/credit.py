@@ -1,11 +1,12 @@
 """学习, first half: what was earned beyond what was expected, equations (3) and (4)."""
 
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from clearppo.batch import Experience, Feedback, Rollout
 from clearppo.core.advantages import AdvantageEstimator, gae, grpo, returns, rloo
 from clearppo.core.masks import kept, whiten
+from clearppo.errors import RewardError
 
 
 def credit(
@@ -35,9 +36,14 @@ def credit(
     (population variance, or over n - 1 if `unbiased`); returns are not touched by it. GRPO's advantages, scaled within
     their groups already, never are either.
 
+    Answers without a score are left out: they are in no mean, and not in the experience. "rloo" and "grpo" compare the
+    answers to one prompt, so there all answers to a prompt go if one has no score. Raises RewardError if that leaves
+    none.
+
     Raises ValueError if no row has a token, or `group_size` is below 2 or does not divide the batch where it is used.
     """
-    mask = rollout.mask
+    learned = _learned(feedback, group_size if estimator in ("rloo", "grpo") else 1)
+    mask = rollout.mask & learned.unsqueeze(1)
     if estimator == "gae":
         advantages, earned = gae(feedback.rewards, rollout.old_values, mask, gamma, lam, critic_lam)
     else:
@@ -45,7 +51,22 @@ def credit(
         advantages = earned if estimator == "reinforce++" else _by_group(rollout, feedback, estimator, group_size)
     if whiten_advantages and estimator != "grpo":
         advantages = whiten(advantages, mask, unbiased=unbiased)
-    return Experience(rollout=rollout, advantages=advantages, returns=earned, ref_log_probs=feedback.ref_log_probs)
+    whole = Experience(rollout=rollout, advantages=advantages, returns=earned, ref_log_probs=feedback.ref_log_probs)
+    return whole if bool(learned.all()) else whole.select(learned.nonzero().flatten().tolist())
+
+
+def _learned(feedback: Feedback, group_size: int) -> Bool[Tensor, " B"]:
+    """Which answers are learned from: those with a score, in whole groups."""
+    scored = feedback.scored
+    if bool(scored.all()) or len(scored) % group_size:  # the comparison itself says what is wrong with a group size
+        return scored
+    whole = scored.reshape(-1, group_size).all(dim=1).repeat_interleave(group_size)
+    if not bool(whole.any()):
+        raise RewardError(
+            f"there is no prompt whose {group_size} answers all have a score, so there is nothing to compare. "
+            "Look at what gives the scores, or use --advantage_estimator gae."
+        )
+    return whole
 
 
 def _by_group(

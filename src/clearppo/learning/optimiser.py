@@ -1,14 +1,11 @@
 """Adam for actor and critic, in PyTorch's form and in TensorFlow's, and a learning rate constant within an update."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
 from torch import nn
-
-from clearppo.engines.base import Engine
-from clearppo.errors import TrainingError
 
 Schedule = Literal["constant", "linear", "cosine", "inverse_sqrt"]
 AdamStyle = Literal["torch", "tf"]
@@ -93,6 +90,44 @@ def adamw(
     return torch.optim.AdamW(groups, betas=betas, fused=devices <= {"cpu", "cuda"})
 
 
+def optimiser_state(optimiser: torch.optim.Optimizer) -> list[dict[str, Any]]:
+    """What the optimiser remembers of each parameter, in order: tensors and numbers; nothing before the first step.
+
+    The groups' settings are no part of it: they come from the options, and the rate from the schedule.
+    """
+    return [dict(optimiser.state.get(parameter, {})) for parameter, _ in _members(optimiser)]
+
+
+@torch.no_grad()
+def load_optimiser_state(optimiser: torch.optim.Optimizer, state: Sequence[Mapping[str, Any]]) -> None:
+    """Remember this instead: for each parameter what `optimiser_state` gave, on the CPU or elsewhere.
+
+    Every tensor is laid out in memory as the optimiser itself would have done it. Raises ValueError if the state is of
+    another number of parameters.
+    """
+    members = _members(optimiser)
+    if len(members) != len(state):
+        raise ValueError(f"the state of {len(state)} parameters for an optimiser of {len(members)}")
+    optimiser.state.clear()
+    for (parameter, fused), known in zip(members, state, strict=True):
+        if known:
+            optimiser.state[parameter] = {name: _beside(parameter, value, fused) for name, value in known.items()}
+
+
+def _members(optimiser: torch.optim.Optimizer) -> list[tuple[nn.Parameter, bool]]:
+    """Every parameter in order, and whether a fused kernel moves it."""
+    return [(member, bool(group.get("fused"))) for group in optimiser.param_groups for member in group["params"]]
+
+
+def _beside(parameter: nn.Parameter, value: Any, fused: bool) -> Any:
+    """A remembered value in memory of its own, where and as torch would keep it for this parameter."""
+    if not isinstance(value, torch.Tensor):
+        return value
+    if value.shape != parameter.shape:  # Adam's count of steps; fused kernels want it beside the parameter
+        return value.to(parameter.device if fused else "cpu", copy=True)
+    return torch.zeros_like(parameter, dtype=value.dtype, memory_format=torch.preserve_format).copy_(value)
+
+
 def rate_scale(
     update: int,
     n_updates: int,
@@ -139,23 +174,3 @@ def set_rate(optimiser: torch.optim.Optimizer, scale: float) -> float:
     for group in optimiser.param_groups:
         group["lr"] = group["initial_lr"] * scale
     return float(optimiser.param_groups[0]["lr"])
-
-
-def finite_step(
-    engine: Engine,
-    optimiser: torch.optim.Optimizer,
-    parameters: Sequence[nn.Parameter],
-    max_norm: float | None,
-    where: str = "",
-) -> float:
-    """`engine.step`; returns the gradient's norm before clipping.
-
-    Raises TrainingError if it is not finite: the step is not taken then, and `where` says when that was.
-    """
-    norm = engine.step(optimiser, parameters, max_norm)
-    if not math.isfinite(norm):
-        raise TrainingError(
-            f"the gradient is not finite{where} (norm {norm}). The weights are those before it. "
-            "Use a smaller --learning_rate, or --dtype float32 --bf16 false."
-        )
-    return norm

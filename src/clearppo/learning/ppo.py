@@ -1,9 +1,11 @@
 """学习, second half: epochs x mini-batches x micro-batches of equations (5) to (9)."""
 
 import contextlib
+import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -22,8 +24,10 @@ from clearppo.core.losses import (
 )
 from clearppo.core.masks import kept, masked_sum
 from clearppo.engines.base import Engine
-from clearppo.learning.optimiser import finite_step
+from clearppo.learning.examine import examine_answers
+from clearppo.learning.faults import STRICT, Fault, Guard, Place, guarded_step
 from clearppo.learning.ptx import Ptx, accumulate_texts
+from clearppo.models.actor import SeparateCritic
 from clearppo.models.layout import Layout, lay_out
 from clearppo.models.policy import Analysis, FrozenReference, Policy
 
@@ -92,31 +96,55 @@ def learn(
     reference: FrozenReference | None = None,
     ptx: Ptx | None = None,
     critic_only: bool = False,
+    guard: Guard = STRICT,
 ) -> Stats:
     """Update the policy from one experience. Gradients do not depend on the micro-batch size.
 
     `reference` is needed for a full KL in the loss only. `ptx` mixes texts into every step. With `critic_only`
     (warm-up) only the critic's own weights learn, of a shared critic its layer; KL in the loss and ptx are left out.
 
-    Stats are summed over all epochs and mini-batches. Raises TrainingError if a gradient is not finite (that step is
-    not taken). With `early_stop_kl`, the update ends before the first step whose mini-batch has a larger mean k2 of
-    (old -> new) log-prob ratios, in nats a token.
+    Stats are summed over all epochs and mini-batches whose step was taken; one is not where its loss or gradient is not
+    finite: then `guard` decides, which raises NumbersError at once unless another is given. With `early_stop_kl`, the
+    update ends before the first step whose mini-batch has a larger mean k2 of (old -> new) log-prob ratios, in nats a
+    token.
     """
     if critic_only:
         objective, ptx = replace(objective, kl_loss_coef=0.0), None
     stats = Stats.empty()
     with _frozen(policy.actor) if critic_only else contextlib.nullcontext():
-        parameters = [parameter for _, parameter in policy.trainable()]
+        named = policy.trainable()
         for epoch, rows in _mini_batches(len(experience), passes, generator):
             mini_batch = experience.select(rows)
             seen = _accumulate(policy, mini_batch, engine, objective, passes, reference, ptx)
-            if passes.early_stop_kl is not None and seen.mean("policy/approxkl_avg") > passes.early_stop_kl:
+            if passes.early_stop_kl is not None and passes.early_stop_kl < seen.mean("policy/approxkl_avg") < math.inf:
                 optimiser.zero_grad(set_to_none=True)
                 return stats + seen + Stats(sums={"early_stop": 1.0}, counts={"early_stop": 1.0})
-            at = f" in epoch {epoch + 1} of this update"
-            norm = finite_step(engine, optimiser, parameters, passes.max_grad_norm, at)
-            stats += seen + Stats(sums={"policy/grad_norm": norm}, counts={"policy/grad_norm": 1.0})
+            examine = partial(_examine, policy, mini_batch, objective, passes, ptx is not None, epoch)
+            stats += guarded_step(
+                engine, optimiser, named, passes.max_grad_norm, seen=seen, guard=guard, examine=examine,
+                norm="policy/grad_norm",
+            )  # fmt: skip
     return stats
+
+
+def _examine(
+    policy: Policy,
+    mini_batch: Experience,
+    objective: Objective,
+    passes: Passes,
+    texts: bool,
+    epoch: int,
+    what: str,
+    of_gradient: Place | None,
+) -> Fault:
+    """The fault of a mini-batch that cannot be learned from."""
+    return Fault(
+        what=what,
+        when=f" in epoch {epoch + 1} of this update",
+        place=examine_answers(policy, mini_batch, of_gradient, texts=texts, **passes.portions),
+        batch=mini_batch,
+        settings={"objective": asdict(objective), "passes": asdict(passes)},
+    )
 
 
 def _accumulate(
@@ -135,10 +163,13 @@ def _accumulate(
     policy.train()  # transformers checkpoints activations in train mode only; every dropout is 0
     try:
         for micro, texts in _micro_batches(mini_batch, passes):
-            analysis, kl_tokens = _analyse(policy, micro, texts, objective, reference)
+            values = _learn_values(policy, micro, texts, engine, objective, passes, count)
+            analysis, kl_tokens = _analyse(policy, micro, texts, objective, reference, values)
             if passes.first_is_old:
                 micro = _as_seen_by(analysis, micro)
-            engine.backward(ppo_loss(analysis, micro, objective, count, kl_tokens, share))
+            loss = ppo_loss(analysis, micro, objective, count, kl_tokens, share)
+            if loss.requires_grad:  # not where only a separate critic learns: it has learned
+                engine.backward(loss)
             measured.append(_measure(analysis, micro, objective, kl_tokens))
         seen = _summed(measured)
         if ptx:
@@ -148,20 +179,46 @@ def _accumulate(
     return seen
 
 
+def _learn_values(
+    policy: Policy,
+    micro: Experience,
+    texts: Layout,
+    engine: Engine,
+    objective: Objective,
+    passes: Passes,
+    count: Tensor,
+) -> Tensor | None:
+    """The gradients of a separate critic, whose part of the loss shares nothing with the actor's: so what the one
+    network keeps for its backward pass is gone before the other begins. Its values, as constants; None: it is shared.
+    """
+    if not isinstance(policy.critic, SeparateCritic) or not objective.vf_coef:
+        return None
+    values = texts.spread(policy.critic(texts))
+    constant = values.detach()
+    old = constant if passes.first_is_old else micro.rollout.old_values
+    engine.backward(_value_loss(values, old, micro, objective, count))
+    return constant
+
+
 def _analyse(
-    policy: Policy, micro: Experience, texts: Layout, objective: Objective, reference: FrozenReference | None
+    policy: Policy,
+    micro: Experience,
+    texts: Layout,
+    objective: Objective,
+    reference: FrozenReference | None,
+    values: Tensor | None,
 ) -> tuple[Analysis, Tensor | None]:
     """What the live policy thinks of a micro-batch, and each token's KL from the reference where the loss has one."""
     temperature = micro.rollout.temperature
     if not objective.kl_loss_coef:
-        return policy.read(texts, temperature=temperature), None
+        return policy.read(texts, temperature=temperature, values=values), None
     if objective.kl_loss_estimator != "full":
-        analysis = policy.read(texts, temperature=temperature)
+        analysis = policy.read(texts, temperature=temperature, values=values)
         ref_log_probs = kept(micro.ref_log_probs, micro.rollout.mask)
         return analysis, kl(analysis.log_probs, ref_log_probs, objective.kl_loss_estimator)
     if reference is None:
         raise ValueError("kl_loss_estimator = 'full' compares whole distributions. Give learn the reference.")
-    return policy.read_with_kl(texts, reference, temperature=temperature)
+    return policy.read_with_kl(texts, reference, temperature=temperature, values=values)
 
 
 def ppo_loss(
@@ -194,10 +251,16 @@ def ppo_loss(
         loss = loss + objective.kl_loss_coef * kl_loss(kl_tokens, rollout.mask, count=count)
     loss = share * loss
     if objective.vf_coef:
-        loss = loss + objective.vf_coef * critic_loss(
-            micro.returns, rollout.old_values, analysis.values, rollout.mask, count=count, clip=objective.clip_value
-        )
+        loss = loss + _value_loss(analysis.values, rollout.old_values, micro, objective, count)
     return loss
+
+
+def _value_loss(values: Tensor, old_values: Tensor, micro: Experience, objective: Objective, count: Tensor) -> Tensor:
+    """The critic's part of the loss."""
+    mask = micro.rollout.mask
+    return objective.vf_coef * critic_loss(
+        micro.returns, old_values, values, mask, count=count, clip=objective.clip_value
+    )
 
 
 def _as_seen_by(analysis: Analysis, micro: Experience) -> Experience:
@@ -293,12 +356,13 @@ def _frozen(module: nn.Module) -> Iterator[None]:
 
 
 def _mini_batches(count: int, passes: Passes, generator: torch.Generator) -> Iterator[tuple[int, list[int]]]:
-    """A fresh permutation every epoch, in `num_mini_batches` equal portions."""
-    size = count // passes.num_mini_batches
+    """A fresh permutation every epoch, in `num_mini_batches` portions, equal but for answers that were left out."""
+    n = min(passes.num_mini_batches, count)
+    bounds = [count * i // n for i in range(n + 1)]
     for epoch in range(passes.epochs):
         order = torch.randperm(count, generator=generator).tolist()
-        for start in range(0, size * passes.num_mini_batches, size):
-            yield epoch, order[start : start + size]
+        for start, end in itertools.pairwise(bounds):
+            yield epoch, order[start:end]
 
 
 def _micro_batches(mini_batch: Experience, passes: Passes) -> list[tuple[Experience, Layout]]:

@@ -7,8 +7,9 @@ and so does this one, so that coef 27.8 means what it means there. The tokens ar
 together, where DeepSpeed-Chat takes one mean a micro-batch: here the micro-batch size changes nothing.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Literal, Protocol, runtime_checkable
 
 import torch
@@ -39,16 +40,28 @@ class TextStream:
         self.texts = texts
         self.pad_id = pad_id
         self.device = device
-        self._generator = torch.Generator().manual_seed(seed)
+        self.seed = seed
+        self.drawn = 0
         self._order = self._rows()
 
     def draw(self, n: int) -> Sequences:
         """The next `n` texts; more than there are is legal, some then come twice."""
-        return self.texts.batch([next(self._order) for _ in range(n)], self.pad_id).to(self.device)
+        self.drawn += n
+        return self.texts.batch(list(islice(self._order, n)), self.pad_id).to(self.device)
+
+    def state(self) -> dict[str, int]:
+        """How many texts were drawn: with the seed and the texts that is all its state."""
+        return {"drawn": self.drawn}
+
+    def load_state(self, state: Mapping[str, int]) -> None:
+        """Go on behind as many texts as a state says. None of them is read."""
+        self.drawn = state["drawn"]
+        self._order = islice(self._rows(), self.drawn, None)
 
     def _rows(self) -> Iterator[int]:
+        generator = torch.Generator().manual_seed(self.seed)
         while True:
-            yield from torch.randperm(len(self.texts), generator=self._generator).tolist()
+            yield from torch.randperm(len(self.texts), generator=generator).tolist()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Literal
 
 import torch
@@ -15,7 +15,8 @@ from clearppo.core.masks import differing_span
 from clearppo.data.comparisons import ComparisonBatch, ComparisonSet
 from clearppo.engines.base import Engine
 from clearppo.errors import ConfigError, DataError
-from clearppo.learning.optimiser import finite_step
+from clearppo.learning.examine import examine_comparisons
+from clearppo.learning.faults import STRICT, Fault, Guard, Place, guarded_step
 from clearppo.models.reward_model import RewardModel, length_sorted
 
 Loss = Literal["pairwise", "k-wise", "best-of-n", "all-token"]
@@ -74,6 +75,7 @@ def learn_comparisons(
     micro_batch_size: int,
     micro_batch_tokens: int | None = None,
     max_grad_norm: float | None = None,
+    guard: Guard = STRICT,
 ) -> Stats:
     """One optimiser step on a batch of comparisons; at most `micro_batch_size` texts are in the model at once, of at
     most `micro_batch_tokens` tokens with their padding.
@@ -83,7 +85,8 @@ def learn_comparisons(
 
     Stats: `loss`; over pairs `accuracy` (a tie is wrong), `margin` (better minus worse), `mean_chosen`,
     `mean_rejected`; over answers `mean_score`, `squared_score`; `grad_norm` before clipping.
-    Raises TrainingError if the gradient is not finite; the step is then not taken.
+    If loss or gradient is not finite, no step is taken and `guard` decides; unless another is given, it raises
+    NumbersError.
     """
     stats, count = Stats.empty(), engine.sum(torch.tensor(objective.count(batch), device=engine.device))
     batch, bounds = batch.to(engine.device), (micro_batch_size, micro_batch_tokens)
@@ -98,9 +101,14 @@ def learn_comparisons(
             stats += _measured(outputs.detach(), part, objective)
     finally:
         model.eval()
-    learning = [parameter for _, parameter in model.trainable()]
-    norm = finite_step(engine, optimiser, learning, max_grad_norm)
-    return stats + Stats(sums={"grad_norm": norm}, counts={"grad_norm": 1.0})
+    settings = {"micro_batch_size": micro_batch_size, "micro_batch_tokens": micro_batch_tokens}
+
+    def examine(what: str, of_gradient: Place | None) -> Fault:
+        place = examine_comparisons(model, batch, of_gradient, **settings)
+        return Fault(what=what, place=place, batch=batch, settings={**settings, "objective": asdict(objective)})
+
+    named = model.trainable()
+    return guarded_step(engine, optimiser, named, max_grad_norm, seen=stats, guard=guard, examine=examine)
 
 
 @torch.no_grad()

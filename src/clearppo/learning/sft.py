@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -10,7 +11,8 @@ from torch import Tensor
 from clearppo.batch import Sequences, Stats, portions
 from clearppo.core.losses import Count, sft_loss
 from clearppo.engines.base import Engine
-from clearppo.learning.optimiser import finite_step
+from clearppo.learning.examine import examine_texts
+from clearppo.learning.faults import STRICT, Fault, Guard, Place, guarded_step
 from clearppo.models.actor import Actor
 
 
@@ -23,6 +25,7 @@ def learn_demonstrations(
     micro_batch_size: int | None,
     micro_batch_tokens: int | None = None,
     max_grad_norm: float | None,
+    guard: Guard = STRICT,
 ) -> Stats:
     """One step on -sum(log p(token | what stands before it)) / n over the n tokens of `batch.loss_mask`, in nats.
 
@@ -30,20 +33,23 @@ def learn_demonstrations(
     size (at most so many texts, and so many tokens with their padding): each micro-batch is divided by the whole
     batch's n. Stats: `loss` over tokens, `grad_norm` before clipping.
 
-    Raises TrainingError if the gradient is not finite (the step is not taken), ValueError if there is nothing to learn.
+    If loss or gradient is not finite, no step is taken and `guard` decides; unless another is given, it raises
+    NumbersError. Raises ValueError if there is nothing to learn.
     """
     if not batch.loss_mask.any():
         raise ValueError("no token of this batch is to be learned. Give rows with a completion.")
+    bounds: dict[str, Any] = {"micro_batch_size": micro_batch_size, "micro_batch_tokens": micro_batch_tokens}
     actor.train()  # transformers checkpoints activations in train mode only; every dropout is 0
     try:
-        seen = accumulate(
-            actor, batch, engine, micro_batch_size=micro_batch_size, micro_batch_tokens=micro_batch_tokens
-        )
+        seen = accumulate(actor, batch, engine, **bounds)
     finally:
         actor.eval()
-    learning = [parameter for parameter in actor.parameters() if parameter.requires_grad]
-    norm = finite_step(engine, optimiser, learning, max_grad_norm)
-    return seen + Stats(sums={"grad_norm": norm}, counts={"grad_norm": 1.0})
+
+    def examine(what: str, of_gradient: Place | None) -> Fault:
+        return Fault(what=what, place=examine_texts(actor, batch, of_gradient, **bounds), batch=batch, settings=bounds)
+
+    named = [(name, parameter) for name, parameter in actor.named_parameters() if parameter.requires_grad]
+    return guarded_step(engine, optimiser, named, max_grad_norm, seen=seen, guard=guard, examine=examine)
 
 
 def accumulate(

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from clearppo.batch import Sequences
 from clearppo.errors import ModelError
 from clearppo.models.frozen_layers import FrozenLayers
+from clearppo.models.fused_layers import is_plain_adapter
 from clearppo.models.head import Head, as_it_is
 from clearppo.models.layout import Layout
 from clearppo.models.network import Network, at, scored
@@ -137,7 +138,11 @@ def _with_delta(layer: Any, weight: Tensor) -> Tensor:
     for adapter in layer.active_adapters:
         if adapter not in layer.r:  # of two adapters on one model each may have layers of its own
             continue
-        merged = merged + layer.get_delta_weight(adapter).to(weight.dtype)
+        if weight.dtype == torch.float32 and is_plain_adapter(layer, adapter):  # one pass over the weight, not three
+            a, b = layer.lora_A[adapter].weight, layer.lora_B[adapter].weight
+            merged = torch.addmm(merged, b.to(weight.dtype), a.to(weight.dtype), alpha=layer.scaling[adapter])
+        else:
+            merged = merged + layer.get_delta_weight(adapter).to(weight.dtype)
     return merged
 
 

@@ -15,6 +15,8 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from clearppo.models.fused import causal_products
+
 NAME = "clearppo"
 LONGEST = 256  # tokens
 HALF = (torch.bfloat16, torch.float16)
@@ -45,7 +47,7 @@ def attention(
     plain = attention_mask is None and causal and not dropout and all(extra.get(name) is None for name in _NOT_HERE)
     if slow and plain and key.shape[2] == length and not _off.get():
         scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-        return _by_products(query.to(dtype), key.to(dtype), value.to(dtype), scale), None
+        return causal_products(query.to(dtype), key.to(dtype), value.to(dtype), scale), None
     return sdpa_attention_forward(
         module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, is_causal=is_causal, **extra
     )
@@ -64,18 +66,6 @@ def torchs_own() -> Iterator[None]:
 def _product_dtype(x: Tensor) -> torch.dtype:
     on = torch.is_autocast_enabled(x.device.type) and x.dtype != torch.float64
     return torch.get_autocast_dtype(x.device.type) if on else x.dtype
-
-
-def _by_products(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
-    B, n_heads, L, d = query.shape
-    n_groups = key.shape[1]  # neighbouring query heads share a key and value head: they are rows of one product
-    with torch.autocast(query.device.type, enabled=False):
-        rows = query.reshape(B, n_groups, -1, d).float() * scale
-        scores = (rows @ key.float().transpose(2, 3)).view(B, n_groups, -1, L, L)
-        ahead = torch.ones(L, L, dtype=torch.bool, device=query.device).triu(1)
-        weights = scores.masked_fill(ahead, -torch.inf).softmax(dim=-1).to(value.dtype)
-        out = weights.view(B, n_groups, -1, L) @ value
-    return out.view(B, n_heads, L, -1).transpose(1, 2).contiguous()
 
 
 AttentionInterface.register(NAME, attention)

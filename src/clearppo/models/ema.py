@@ -1,7 +1,7 @@
 """A running average of a model's weights as it learns (InstructGPT, appendix C.4; Polyak & Juditsky 1992)."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -31,6 +31,16 @@ class EMA:
         if self.decay is not None:
             for name, weight in self._live.items():
                 self.weights[name].lerp_(weight.to(self.weights[name].dtype), 1 - self.decay)
+
+    def state(self) -> dict[str, Tensor]:
+        """The averages by the names of their weights; nothing without a decay."""
+        return dict(self.weights)
+
+    @torch.no_grad()
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from these averages; from the weights as they are now if the state has none."""
+        for name, weight in self._live.items():
+            self.weights[name].copy_(state.get(name, weight))
 
     @contextlib.contextmanager
     def applied(self) -> Iterator[None]:

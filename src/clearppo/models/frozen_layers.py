@@ -69,6 +69,11 @@ class FrozenLayers:
         """
         return self._above(self._below(ids, lengths))
 
+    def forget(self) -> None:
+        """Keep nothing. What is kept may differ in its last bits from what another batch would make of the same row,
+        so a run that can be resumed starts each iteration with nothing."""
+        self._kept.clear()
+
     def memo(self) -> dict[int, Any]:
         """What a deepcopy shares with its original when it is given this: the frozen weights, and what is kept."""
         return {id(self._kept): self._kept} | {id(parameter): parameter for parameter in self.parameters}

@@ -24,6 +24,13 @@ def round_linear_layers(network: nn.Module, *, but: nn.Module | None = None) -> 
                 setattr(layer, name, _rounded(parameter))
 
 
+def own_memory(network: nn.Module) -> None:
+    """Give a network that does not learn weights of its own in place of those that lie in a mapped file: as long as one
+    of them is used, all of the file that was ever read stays in memory."""
+    for parameter in network.parameters():
+        parameter.data = parameter.data.clone()
+
+
 def lean_copy(actor: Actor) -> Actor:
     """A frozen copy that computes what `actor` does now, with rounded linear layers if it computes in bf16 autocast.
     Layers that do not learn anyway (`actor.frozen`) are no copies: they are shared, and so is what is kept of them.

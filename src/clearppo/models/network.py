@@ -12,8 +12,10 @@ from torch.nn import functional
 from clearppo.errors import ModelError
 from clearppo.models import attention
 from clearppo.models.frozen_layers import FrozenLayers
+from clearppo.models.fused_layers import fuse_layers, unfuse_layers
 
 CAUSAL_TOLERANCE = 1e-4
+HALF_TOLERANCE = 0.05  # the rounding of bfloat16, through all layers
 
 
 class Network(nn.Module):
@@ -45,6 +47,7 @@ class Network(nn.Module):
                 "reads. Leave it out, or use a decoder."
             )
         self._choose_attention()
+        self._choose_layers()
 
     @property
     def inner(self) -> Any:
@@ -119,6 +122,16 @@ class Network(nn.Module):
         with attention.torchs_own():
             if not torch.equal(self._probe(), expected):
                 config._attn_implementation = "sdpa"
+
+    @torch.no_grad()
+    def _choose_layers(self) -> None:
+        """Layers of our own, that keep less for the backward pass, where they are known and compute the same."""
+        expected = self._probe()
+        if fuse_layers(self.inner):
+            half = self.autocast or expected.dtype in attention.HALF
+            tolerance = HALF_TOLERANCE if half else CAUSAL_TOLERANCE
+            if not (self._probe() - expected).abs().max() <= tolerance * expected.abs().max().clamp(min=1):
+                unfuse_layers(self.inner)
 
     def _probe(self) -> Float[Tensor, "2 4 H"]:
         """The states of two texts of four tokens that differ behind the second."""

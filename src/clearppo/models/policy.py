@@ -14,6 +14,7 @@ from clearppo.batch import Prompts, Rollout, portions, response_width
 from clearppo.models.actor import Actor, SeparateCritic, SharedCritic
 from clearppo.models.head import Head
 from clearppo.models.layout import Layout, lay_out
+from clearppo.models.network import Network
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,12 +44,18 @@ class Policy(nn.Module):
         """Log-prob, entropy and value of every response token, with gradients; masked cells hold 0."""
         return self.read(lay_out(prompts, responses, mask), temperature=temperature)
 
-    def read(self, texts: Layout, *, temperature: float) -> Analysis:
-        """`analyze` of texts that are laid out already: the host does not wait for the device."""
-        return self._analysis(texts, self._states(texts), temperature)
+    def read(self, texts: Layout, *, temperature: float, values: Float[Tensor, "B T"] | None = None) -> Analysis:
+        """`analyze` of texts that are laid out already: the host does not wait for the device. With `values` a separate
+        critic has read them before."""
+        return self._analysis(texts, self._states(texts), temperature, values)
 
     def read_with_kl(
-        self, texts: Layout, reference: "FrozenReference", *, temperature: float
+        self,
+        texts: Layout,
+        reference: "FrozenReference",
+        *,
+        temperature: float,
+        values: Float[Tensor, "B T"] | None = None,
     ) -> tuple[Analysis, Float[Tensor, "B T"]]:
         """`read`, and KL(policy || reference) over the whole vocabulary before every token, with gradients of the
         policy; for a full KL in the loss. No logits are kept."""
@@ -56,21 +63,28 @@ class Policy(nn.Module):
         hidden = self._states(texts)
         with self.actor.precision():
             kl = self.actor.head.full_kl(hidden, reference.head, other, temperature)
-        return self._analysis(texts, hidden, temperature), texts.spread(kl)
+        return self._analysis(texts, hidden, temperature, values), texts.spread(kl)
 
     def _states(self, texts: Layout) -> Float[Tensor, "N H"]:
         with self.actor.precision():
             return self.actor.states(texts)
 
-    def _analysis(self, texts: Layout, hidden: Float[Tensor, "N H"], temperature: float) -> Analysis:
+    def _analysis(self, texts: Layout, hidden: Tensor, temperature: float, values: Tensor | None) -> Analysis:
         with self.actor.precision():
             log_probs, entropy = self.actor.head.log_probs_and_entropy(hidden, texts.tokens, temperature)
-        values = self.critic(hidden) if isinstance(self.critic, SharedCritic) else self.critic(texts)
-        return Analysis(log_probs=texts.spread(log_probs), entropy=texts.spread(entropy), values=texts.spread(values))
+        if values is None:
+            values = texts.spread(self.critic(hidden if isinstance(self.critic, SharedCritic) else texts))
+        return Analysis(log_probs=texts.spread(log_probs), entropy=texts.spread(entropy), values=values)
 
     def trainable(self) -> list[tuple[str, nn.Parameter]]:
         """Names and parameters that learn."""
         return [(name, parameter) for name, parameter in self.named_parameters() if parameter.requires_grad]
+
+    def forget(self) -> None:
+        """Keep nothing of what frozen layers have made of answers."""
+        for network in (self.actor, self.critic):
+            if isinstance(network, Network) and network.frozen is not None:
+                network.frozen.forget()
 
 
 class FrozenReference:

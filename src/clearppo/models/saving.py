@@ -1,5 +1,6 @@
 """Writing the policy in the formats that the rest of the world loads."""
 
+import json
 import logging
 from copy import deepcopy
 from pathlib import Path
@@ -28,6 +29,17 @@ def save_adapter(actor: Actor, directory: Path) -> None:
     """The LoRA adapter alone, in PEFT's format; a reward model's on the same trunk is left out."""
     with quiet_transformers():
         actor.model.save_pretrained(directory, selected_adapters=[actor.model.active_adapter])
+    sort_targets(directory)
+
+
+def sort_targets(directory: Path) -> None:
+    """Put the lists of layers in an adapter's config into order: peft writes sets, and so in another one every time."""
+    file = directory / "adapter_config.json"
+    config = json.loads(file.read_text(encoding="utf-8"))
+    for name in ("target_modules", "exclude_modules", "modules_to_save"):
+        if isinstance(config.get(name), list):
+            config[name].sort()
+    file.write_text(json.dumps(config, indent=2, sort_keys=True), encoding="utf-8")
 
 
 def save_critic(policy: Policy, tokenizer: Any, directory: Path) -> None:

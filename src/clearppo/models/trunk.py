@@ -24,6 +24,7 @@ from clearppo.models.fingerprint import fingerprint
 from clearppo.models.loading import context_length, first_line, quiet_transformers
 from clearppo.models.network import at
 from clearppo.models.reward_model import RewardModel
+from clearppo.models.saving import sort_targets
 
 ADAPTER = "adapter"  # inside a reward model's directory
 RECORD = "trunk.json"
@@ -42,6 +43,7 @@ def save_reward_adapter(model: RewardModel, directory: Path) -> None:
         raise ValueError("only a reward model that was trained with LoRA has an adapter to keep")
     with quiet_transformers():
         model.model.save_pretrained(directory)
+    sort_targets(directory)
     weight = model.head.weight.detach()
     bias = torch.full((1,), float(model.moved), dtype=weight.dtype)
     if model.head.bias is not None:
@@ -108,6 +110,10 @@ class TrunkReward:
     def vocabulary(self) -> int:
         """How many tokens it knows."""
         return self._actor.vocabulary
+
+    def weights(self) -> list[tuple[str, Tensor]]:
+        """The head's weights, by name; those of the adapter are among the policy's."""
+        return [("weight", self._weight), ("bias", self._bias)]
 
     @torch.no_grad()
     def scores(self, ids: Int[Tensor, "N L"], lengths: Int[Tensor, " N"]) -> Float[Tensor, " N"]:

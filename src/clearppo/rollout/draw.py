@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from clearppo.errors import TrainingError
+from clearppo.errors import NumbersError
 
 BLOCK = 128
 PREFILTER = 512
@@ -61,10 +61,10 @@ def draw(
 
 
 def on_host(tokens: Int[Tensor, " B"]) -> list[int]:
-    """The tokens as numbers, in one transfer. Raises TrainingError if a row had no probabilities to draw from."""
+    """The tokens as numbers, in one transfer. Raises NumbersError if a row had no probabilities to draw from."""
     numbers = tokens.tolist()
     if NOTHING in numbers:
-        raise TrainingError(
+        raise NumbersError(
             "the policy's probabilities are no numbers any more (NaN): its weights have diverged, or the model is "
             "broken. Use a smaller --learning_rate, or --dtype float32 --bf16 false."
         )
@@ -96,7 +96,19 @@ def _inverse(
 
 def _running(weights: Float[Tensor, "B K"]) -> Float[Tensor, "B K"]:
     """The running sum; in float64 where there is one: a GPU adds in parallel, and a rounded sum could fall."""
-    return weights.cumsum(dim=-1, dtype=torch.float32 if weights.device.type == "mps" else torch.float64)
+    precision = torch.float32 if weights.device.type == "mps" else torch.float64
+    if weights.is_cuda and torch.are_deterministic_algorithms_enabled():  # torch has no such cumsum there
+        return doubling(weights.to(precision))
+    return weights.cumsum(dim=-1, dtype=precision)
+
+
+def doubling(sums: Float[Tensor, "B K"]) -> Float[Tensor, "B K"]:
+    """The running sum in log2 K additions of whole rows, in an order that never changes (Hillis and Steele 1986)."""
+    reach = 1
+    while reach < sums.shape[-1]:
+        sums = torch.cat([sums[:, :reach], sums[:, reach:] + sums[:, :-reach]], dim=-1)
+        reach *= 2
+    return sums
 
 
 def _below(threshold: Float[Tensor, "B 1"], total: Float[Tensor, "B 1"]) -> Float[Tensor, "B 1"]:

@@ -1,9 +1,10 @@
 """A sampler in this process: prompts wait in a queue, rows grow a token a step, finished rows make room for others."""
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from random import Random
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,10 +26,12 @@ class InProcessSampler:
     rounding. Values are known with a shared critic only: they fall off the same hidden states.
 
     A row's random numbers depend on `seed` and on how many rows were `answered` before it: not on its neighbours, on
-    when they end, on how rows are cut into calls, or on `settings.max_batch_size`. These two numbers are all the state
-    there is; set them to go on from where another sampler stood.
+    when they end, on how rows are cut into calls, or on `settings.max_batch_size`. To go on from where another sampler
+    stood, load its `state`.
 
     `decoder`: one made for the same policy, to be shared; the weights that it holds are those that are sampled from.
+    Not `resident`: between calls the decoder's copy of the weights makes room for learning, and is made anew from the
+    policy as it is then.
     """
 
     def __init__(
@@ -39,6 +42,7 @@ class InProcessSampler:
         *,
         seed: int,
         decoder: Decoder | None = None,
+        resident: bool = True,
     ) -> None:
         self.settings = settings
         self.tokenizer = tokenizer
@@ -47,6 +51,9 @@ class InProcessSampler:
         self.version = 0
         self.decoder = decoder or make_decoder(policy.actor, dtype=torch.bfloat16 if policy.actor.autocast else None)
         self._critic = policy.critic if isinstance(policy.critic, SharedCritic) else None
+        self._resident = resident
+        self._actor = policy.actor
+        self._rest()
 
     @property
     def device(self) -> torch.device:
@@ -55,8 +62,19 @@ class InProcessSampler:
 
     def load(self, policy: Policy, version: int) -> None:
         """Take over the policy's present weights; the decoder may keep a copy that computes faster."""
-        self.version = version
-        self.decoder.load(policy.actor)
+        self.version, self._actor = version, policy.actor
+        if self._resident:
+            self.decoder.load(policy.actor)
+
+    def state(self) -> dict[str, Any]:
+        """See Sampler."""
+        room = self.decoder.state()
+        return {"seed": self.seed, "answered": self.answered, "version": self.version, "decoder": room}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """See Sampler."""
+        self.seed, self.answered, self.version = state["seed"], state["answered"], state["version"]
+        self.decoder.load_state(state["decoder"])
 
     @torch.no_grad()
     def generate(self, prompts: Prompts) -> Generation:
@@ -75,6 +93,11 @@ class InProcessSampler:
             yield text[len(shown) :]
             shown = text
 
+    def _rest(self) -> None:
+        """Leave the decoder's memory to learning, if this sampler is not to keep it."""
+        if not self._resident:
+            self.decoder.release()
+
     def _streams(self, count: int) -> list[Random]:
         """The random numbers of the next `count` rows, a stream each."""
         first, self.answered = self.answered, self.answered + count
@@ -84,6 +107,7 @@ class InProcessSampler:
         answers = _Answers.empty(len(prompts))
         for _ in self._decode(prompts, streams, answers):
             pass
+        self._rest()
         responses, mask = answers.padded(self.device)
         return Generation(
             responses=responses,
@@ -101,6 +125,8 @@ class InProcessSampler:
     def _decode(self, prompts: Prompts, streams: list[Random], answers: "_Answers") -> Iterator[None]:
         """Let `answers` grow, one token a live row at a time; yields after each step."""
         settings, decoder, device = self.settings, self.decoder, self.decoder.device
+        if not self._resident:
+            decoder.load(self._actor)
         queue = _Queue([ids[mask].tolist() for ids, mask in zip(prompts.ids.cpu(), prompts.mask.cpu(), strict=True)])
         size = min(settings.max_batch_size or len(prompts), len(prompts))
         precision = torch.float32 if device.type == "mps" else torch.float64  # MPS has no float64

@@ -1,5 +1,6 @@
 """The socket of the first phase: a Sampler answers prompts. Plugs stand beside it; a fake for tests stands here."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -86,6 +87,14 @@ class Sampler(Protocol):
         """Take over the policy's present weights; later generations carry `version`."""
         ...
 
+    def state(self) -> dict[str, Any]:
+        """All that later answers depend on beside the weights: plain values, as a checkpoint keeps them."""
+        ...
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Go on from where a sampler stood that had this state; its weights are given to `load`."""
+        ...
+
 
 class FakeSampler:
     """Answers every prompt with the same tokens. For tests of what comes after sampling."""
@@ -113,3 +122,9 @@ class FakeSampler:
 
     def load(self, policy: Policy, version: int) -> None:
         self.version = version
+
+    def state(self) -> dict[str, Any]:
+        return {"version": self.version}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        self.version = state["version"]

@@ -2,9 +2,9 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from clearppo.batch import Prompts
+from clearppo.batch import FinishReason, Prompts
 from clearppo.feedback.reference import Reference
 from clearppo.feedback.scorer import Scorer
 from clearppo.models.policy import Policy
@@ -15,10 +15,13 @@ NGRAM = 4
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """One answer a prompt. `scores` has one list a measure, `kl` is log p - log p_ref of each answer, in nats."""
+    """One answer a prompt. `scores` has one list a measure, `parts` one for each source of a measure that is a sum of
+    several (NaN: it does not speak about that answer); `kl` is that of each answer from the reference, in nats."""
 
     completions: tuple[str, ...]
+    finish_reasons: tuple[FinishReason, ...]
     scores: Mapping[str, tuple[float, ...]]
+    parts: Mapping[str, tuple[float, ...]]
     kl: tuple[float, ...]
     lengths: tuple[int, ...]
     repetition: float
@@ -26,20 +29,35 @@ class Evaluation:
 
 def evaluate(
     policy: Policy, prompts: Prompts, *, sampler: Sampler, reference: Reference, scorers: Mapping[str, Scorer],
-    micro_batch_size: int = 16, truncation: Truncation | None = None,
+    micro_batch_size: int = 16, micro_batch_tokens: int | None = None, truncation: Truncation | None = None,
+    kl_temperature: float | None = None,
 ) -> Evaluation:  # fmt: skip
     """Sample one answer a prompt and measure it with every scorer, optimised or not.
 
     With `truncation` the scorers read what they read in training; KL, lengths and repetition are of the whole answer.
+    The KL of an answer is the sum of log p - log p_ref over its tokens. With `kl_temperature` it is the sum of the
+    exact KL(policy || reference) of the next token before each of them, both at that temperature: what can be said of
+    greedy answers, whose own log-probs are no sample.
     """
-    rollout = sample(policy, prompts, sampler, micro_batch_size=micro_batch_size, truncation=truncation)
-    kl = (rollout.old_log_probs - reference.log_probs(rollout)).masked_fill(~rollout.mask, 0.0).sum(dim=1)
+    whose = "auto" if kl_temperature is None else "sampler"
+    rollout = sample(
+        policy, prompts, sampler, old_log_probs=whose, micro_batch_size=micro_batch_size,
+        micro_batch_tokens=micro_batch_tokens, truncation=truncation,
+    )  # fmt: skip
+    if kl_temperature is None:
+        kl = rollout.old_log_probs - reference.log_probs(rollout)
+    else:
+        kl = reference.full_kl(replace(rollout, temperature=kl_temperature))
     lengths = tuple(int(n) for n in rollout.mask.sum(dim=1))
     tokens = [row[:n] for row, n in zip(rollout.responses.tolist(), lengths, strict=True)]
+    measured = {name: scorer(rollout) for name, scorer in scorers.items()}
+    several = [scores.parts for scores in measured.values() if len(scores.parts) > 1]
     return Evaluation(
         completions=rollout.completions,
-        scores={name: tuple(scorer(rollout).total.tolist()) for name, scorer in scorers.items()},
-        kl=tuple(kl.tolist()),
+        finish_reasons=rollout.finish_reasons,
+        scores={name: tuple(scores.total.tolist()) for name, scores in measured.items()},
+        parts={name: tuple(part.tolist()) for parts in several for name, part in parts.items()},
+        kl=tuple(kl.masked_fill(~rollout.mask, 0.0).sum(dim=1).tolist()),
         lengths=lengths,
         repetition=repetition_rate(tokens),
     )

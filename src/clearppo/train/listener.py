@@ -18,6 +18,7 @@ class Summary:
     """What a run is about to do, for people: the objective in one line, a table of facts, and notes.
 
     `round` is what one round of its loop is called, `headline` puts a round's numbers that one watches into a line.
+    `done` rounds were done before, by a run that this one goes on with.
     """
 
     objective: str
@@ -26,6 +27,7 @@ class Summary:
     notes: Sequence[str]
     round: str = "iteration"
     headline: Callable[[Mapping[str, float]], str] = headline
+    done: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

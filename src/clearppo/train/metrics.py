@@ -1,4 +1,4 @@
-"""Every number in metrics.jsonl: its name, unit and formula stand at the function that computes it.
+"""Every number in metrics.jsonl and timings.jsonl: its name, unit and formula stand at the function that computes it.
 
 Sums run over response tokens t (masked cells are never read), i over the answers of the batch. Names are those that
 dashboards of this ecosystem know.
@@ -11,7 +11,8 @@ import torch
 
 from clearppo.batch import Experience, Feedback, Rollout, Stats
 from clearppo.core.masks import masked_mean, masked_sum, masked_var
-from clearppo.train.registry import Registry
+from clearppo.learning.faults import SKIPPED
+from clearppo.train.registry import SECONDS, Registry
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +45,7 @@ def measure(measured: Measured) -> dict[str, float]:
         if len(given):
             row[f"rewards/{name}/mean"] = float(given.mean())
             row[f"rewards/{name}/std"] = float(given.std(correction=0))
-    row.update({f"time/{phase}": seconds for phase, seconds in measured.seconds.items()})
+    row.update({f"{SECONDS}{phase}": seconds for phase, seconds in measured.seconds.items()})
     return row
 
 
@@ -61,19 +62,26 @@ def episode(m: Measured) -> float:
 @metric("objective/scores", "score")
 def scores(m: Measured) -> float:
     """mean_i score_i: what the reward sources gave in sum, after scaling, clipping and penalties."""
-    return float(m.feedback.scores.mean())
+    return float(m.feedback.scores[m.feedback.scored].mean())
 
 
 @metric("objective/raw_scores", "score")
 def raw_scores(m: Measured) -> float:
     """mean_i of what the reward sources gave in sum, before any scaling, clipping or penalty."""
-    return float(m.feedback.raw_scores.mean())
+    return float(m.feedback.raw_scores[m.feedback.scored].mean())
 
 
 @metric("reward_std", "score")
 def reward_std(m: Measured) -> float:
     """Standard deviation over i of score_i (population)."""
-    return float(m.feedback.scores.std(correction=0))
+    return float(m.feedback.scores[m.feedback.scored].std(correction=0))
+
+
+@metric("rewards/dropped", "answers")
+def dropped(m: Measured) -> float | None:
+    """Answers that were left out of the update because they, or with RLOO and GRPO another answer to their prompt, have
+    no score. Absent where there is none. All other means of scores, returns and losses go over those that stayed."""
+    return float(m.n_answers - len(m.experience)) if len(m.experience) < m.n_answers else None
 
 
 @metric("objective/kl", "nats per response")
@@ -107,9 +115,10 @@ def rlhf_reward(m: Measured) -> float:
 
 
 @metric("loss/policy_avg", "1")
-def policy_loss(m: Measured) -> float:
-    """Equations (6)/(7) (clipped if asked for), mean over tokens, epochs and mini-batches."""
-    return m.stats.mean("loss/policy_avg")
+def policy_loss(m: Measured) -> float | None:
+    """Equations (6)/(7) (clipped if asked for), mean over tokens, epochs and mini-batches. Absent where no step was
+    taken (faults/skipped_steps), as is all else that is measured in learning."""
+    return _mean_or_none(m, "loss/policy_avg")
 
 
 @metric("loss/value_avg", "score squared")
@@ -132,9 +141,9 @@ def ptx_loss(m: Measured) -> float | None:
 
 
 @metric("policy/approxkl_avg", "nats per token")
-def approxkl(m: Measured) -> float:
+def approxkl(m: Measured) -> float | None:
     """mean 1/2 (log_prob - old_log_prob)^2 over tokens, epochs and mini-batches: how far the update moved."""
-    return m.stats.mean("policy/approxkl_avg")
+    return _mean_or_none(m, "policy/approxkl_avg")
 
 
 @metric("policy/clipfrac_avg", "share of tokens")
@@ -144,9 +153,9 @@ def policy_clipfrac(m: Measured) -> float | None:
 
 
 @metric("policy/entropy_avg", "nats per token")
-def policy_entropy(m: Measured) -> float:
+def policy_entropy(m: Measured) -> float | None:
     """mean of the exact entropy of the next token's distribution at the sampling temperature, during learning."""
-    return m.stats.mean("policy/entropy_avg")
+    return _mean_or_none(m, "policy/entropy_avg")
 
 
 @metric("policy/grad_norm", "1")
@@ -161,6 +170,12 @@ def early_stop(m: Measured) -> float:
     return m.stats.sums.get("early_stop", 0.0)
 
 
+@metric("faults/skipped_steps", "steps")
+def skipped_steps(m: Measured) -> float:
+    """Optimiser steps of this iteration that were not taken, for loss or gradient was not finite (--max_bad_steps)."""
+    return m.stats.sums.get(SKIPPED, 0.0)
+
+
 @metric("val/clipfrac_avg", "share of tokens")
 def value_clipfrac(m: Measured) -> float | None:
     """Share of tokens whose clipped value error is strictly the larger. Absent without --cliprange_value."""
@@ -168,15 +183,17 @@ def value_clipfrac(m: Measured) -> float | None:
 
 
 @metric("val/ratio", "1")
-def ratio(m: Measured) -> float:
+def ratio(m: Measured) -> float | None:
     """mean exp(log_prob - old_log_prob) over tokens, epochs and mini-batches; 1 on the first step."""
-    return m.stats.mean("val/ratio")
+    return _mean_or_none(m, "val/ratio")
 
 
 @metric("val/ratio_var", "1")
-def ratio_var(m: Measured) -> float:
+def ratio_var(m: Measured) -> float | None:
     """Variance of exp(log_prob - old_log_prob) over tokens, epochs and mini-batches."""
-    return max(m.stats.mean("val/ratio_squared") - m.stats.mean("val/ratio") ** 2, 0.0)
+    if (mean := ratio(m)) is None:
+        return None
+    return max(m.stats.mean("val/ratio_squared") - mean**2, 0.0)
 
 
 @metric("val/error", "score squared")
@@ -190,19 +207,19 @@ def value_mean(m: Measured) -> float | None:
     """mean old_value over tokens."""
     if value_error(m) is None:
         return None
-    return float(masked_mean(m.rollout.old_values, m.rollout.mask))
+    return float(masked_mean(m.experience.rollout.old_values, m.experience.rollout.mask))
 
 
 @metric("returns/mean", "score")
 def returns_mean(m: Measured) -> float:
     """mean return over tokens: equation (3), or the critic's target."""
-    return float(masked_mean(m.experience.returns, m.rollout.mask))
+    return float(masked_mean(m.experience.returns, m.experience.rollout.mask))
 
 
 @metric("returns/var", "score squared")
 def returns_var(m: Measured) -> float:
     """Variance of the return over tokens."""
-    return float(masked_var(m.experience.returns, m.rollout.mask))
+    return float(masked_var(m.experience.returns, m.experience.rollout.mask))
 
 
 @metric("critic/vf_explained_var", "share")
@@ -211,7 +228,8 @@ def explained_variance(m: Measured) -> float | None:
     variance = returns_var(m)
     if value_error(m) is None or variance == 0:
         return None
-    return 1.0 - float(masked_mean((m.rollout.old_values - m.experience.returns) ** 2, m.rollout.mask)) / variance
+    kept = m.experience.rollout
+    return 1.0 - float(masked_mean((kept.old_values - m.experience.returns) ** 2, kept.mask)) / variance
 
 
 @metric("completions/mean_length", "tokens")
@@ -233,10 +251,10 @@ def num_eos_tokens(m: Measured) -> float:
 
 
 @metric("sampling/log_prob_difference", "nats per token")
-def log_prob_difference(m: Measured) -> float:
+def log_prob_difference(m: Measured) -> float | None:
     """mean |sampler_log_prob - old_log_prob| of the loss: how far sampling and learning disagree about the same
     weights."""
-    return m.stats.mean("sampling/log_prob_difference")
+    return _mean_or_none(m, "sampling/log_prob_difference")
 
 
 @metric("sampling/importance_weight", "1")
@@ -257,13 +275,13 @@ def learning_rate(m: Measured) -> float:
     return m.learning_rate
 
 
-@metric("eps", "answers per second")
+@metric("eps", "answers per second", clock=True)
 def answers_per_second(m: Measured) -> float:
     """Answers of this iteration / its seconds."""
     return m.n_answers / max(sum(m.seconds.values()), 1e-9)
 
 
-@metric("tokens_per_second", "tokens per second")
+@metric("tokens_per_second", "tokens per second", clock=True)
 def tokens_per_second(m: Measured) -> float:
     """Response tokens of this iteration / its seconds (sampling, feedback and learning together)."""
     return float(m.rollout.mask.sum()) / max(sum(m.seconds.values()), 1e-9)

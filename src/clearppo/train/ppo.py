@@ -18,12 +18,15 @@ from clearppo.feedback.scorer import Scorer
 from clearppo.learning import Objective, Passes, Ptx
 from clearppo.learning import credit as _credit
 from clearppo.learning import learn as _learn
+from clearppo.learning.faults import STRICT, Guard
 from clearppo.learning.optimiser import Schedule, rate_scale, set_rate
 from clearppo.models.ema import EMA
 from clearppo.models.policy import FrozenReference, Policy
 from clearppo.rollout import Sampler, Truncation
 from clearppo.rollout import sample as _sample
 from clearppo.rollout.sample import OldLogProbs
+from clearppo.train.faults import checked
+from clearppo.train.keeping import UNKEPT, Between
 from clearppo.train.track import Track
 
 
@@ -117,16 +120,22 @@ def ppo_loop(
     ptx: Ptx | None,
     ema: EMA,
     track: Track,
+    start: int = 0,
+    between: Between = UNKEPT,
+    guard: Guard = STRICT,
 ) -> None:
-    """Run `recipe.n_iterations` iterations; `policy` is trained in place. One pass of the loop is one iteration."""
+    """Run the iterations from `start` to `recipe.n_iterations`; `policy` is trained in place. One pass of the loop is
+    one iteration. `prompt_batches`, `kl` and `scaling` are those of the first one; `between` them runs are kept.
+    `guard` decides about numbers that are not finite.
+    """
     watched = track.stopwatch.phase
     sample = watched("sampling", partial(_sample, **recipe.sampling, **passes.portions))
-    judge = watched("feedback", partial(_judge, **recipe.judging))
+    judge = watched("feedback", checked(partial(_judge, **recipe.judging), guard))
     credit = watched("learning", partial(_credit, **recipe.crediting))
     learn = partial(_learn, objective=objective, passes=passes, generator=generator, reference=reference, ptx=ptx)
-    learn = watched("learning", learn)
+    learn = watched("learning", between.learning(partial(learn, guard=guard)))
 
-    for step, prompts in zip(range(recipe.n_iterations), prompt_batches, strict=False):
+    for step, prompts in zip(range(start, recipe.n_iterations), prompt_batches, strict=False):
         rate = set_rate(optimiser, recipe.rate_scale(step))
         warming = step < recipe.critic_warmup_steps  # the policy waits for its critic
         # 采样 the pupil answers
@@ -139,6 +148,7 @@ def ppo_loop(
         track(step + 1, rollout, feedback, experience, stats, kl_coef=kl.value, learning_rate=rate)
         # what the next iteration begins with; where nothing was learned, the KL is no sign of anything
         kl = kl.updated(float(feedback.kl.sum()) / len(rollout), 0 if warming else len(rollout))
-        scaling = scaling.updated(feedback.raw_scores)
+        scaling = scaling.updated(feedback.raw_scores[feedback.scored])
         ema.update()
         sampler.load(policy, version=step + 1)
+        between(step + 1, kl=kl.state(), scaling=scaling.state())  # evaluation, checkpoints, Ctrl-C

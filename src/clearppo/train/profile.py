@@ -32,8 +32,10 @@ def profiled(
     run_dir: RunDir,
     listener: Listener,
     device: torch.device,
+    start: int = 0,
 ) -> Iterator[Iterator[Prompts]]:
     """The same batches; each of the `iterations`, from 1, is traced from when its batch is taken until the next is.
+    The first batch is that of iteration `start` + 1.
 
     The trace is in profile/iteration-N.pt.trace.json of the run's directory, in Chrome's format: Perfetto opens the
     file, TensorBoard's profiler plugin the folder, which asks for that ending. The tables go to the listener. What runs
@@ -41,7 +43,7 @@ def profiled(
     """
     trace = _Trace(run_dir, listener, device)
     try:
-        yield trace.following(batches, iterations) if iterations else batches
+        yield trace.following(batches, iterations, start) if iterations else batches
     except BaseException:
         trace.abandon()
         raise
@@ -57,8 +59,8 @@ class _Trace:
         self.on_gpu = device.type == "cuda"
         self._open: tuple[int, float, torch.profiler.profile] | None = None
 
-    def following(self, batches: Iterator[Prompts], iterations: Collection[int]) -> Iterator[Prompts]:
-        for step, prompts in enumerate(batches, start=1):
+    def following(self, batches: Iterator[Prompts], iterations: Collection[int], start: int) -> Iterator[Prompts]:
+        for step, prompts in enumerate(batches, start=start + 1):
             self.close()
             if step in iterations:
                 os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # else it tells stderr that it starts and stops

@@ -42,6 +42,7 @@ def reference_moments(
             micro_batch_tokens=micro_batch_tokens,
             truncation=truncation,
         )
-        scores.append(judge(rollout, scorer, reference, kl_coef=0.0).raw_scores)
+        feedback = judge(rollout, scorer, reference, kl_coef=0.0)
+        scores.append(feedback.raw_scores[feedback.scored])
     seen = torch.cat(scores)
     return FixedMoments.of(seen), len(seen)

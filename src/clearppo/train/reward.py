@@ -40,6 +40,11 @@ class RewardRun(SupervisedRun[RewardModelConfig, ComparisonSet]):
     normalisation: Normalisation | None = field(default=None, init=False)
     report: RewardReport | None = field(default=None, init=False)
 
+    @property
+    def network(self) -> RewardModel:
+        """What learns."""
+        return self.model
+
     def learn(self, rows: list[int]) -> Stats:
         """One optimiser step on these comparisons."""
         return learn_comparisons(
@@ -51,6 +56,7 @@ class RewardRun(SupervisedRun[RewardModelConfig, ComparisonSet]):
             micro_batch_size=self.config.run.micro_batch_size,
             micro_batch_tokens=self.micro_batch_tokens,
             max_grad_norm=self.config.optim.max_grad_norm,
+            guard=self.faults,
         )
 
     def measure(self, held_out: ComparisonSet, rows: list[int]) -> Stats:
@@ -97,6 +103,7 @@ class RewardRun(SupervisedRun[RewardModelConfig, ComparisonSet]):
         self.report = report
         title = "Is this reward model good enough for PPO?"
         self.listener.table(Table(title=title, columns=("", ""), rows=tuple(report.rows()), numbers=False))
+        self.track.trackers.table("reward_report", len(self.track.history), ("", ""), report.rows())
         self.listener.note("\n".join(said(report)))
 
     def scored(self, comparisons: ComparisonSet, rows: Sequence[int]) -> list[ScoredComparison]:
@@ -120,9 +127,13 @@ class RewardRun(SupervisedRun[RewardModelConfig, ComparisonSet]):
         """The model, its template, its report if there is one; and with LoRA its adapter, for a shared trunk."""
         self.model.save(directory, self.tokenizer, self.template)
         if self.config.model.use_peft:
-            save_reward_adapter(self.model, directory / ADAPTER)
+            self.save_adapter(directory)
         if self.report is not None:
             (directory / REPORT).write_text(self.report.to_json(), encoding="utf-8")
+
+    def save_adapter(self, directory: Path) -> None:
+        """The adapter with the score head, as PPO puts it on a policy's trunk."""
+        save_reward_adapter(self.model, directory / ADAPTER)
 
     def found(self) -> str:
         """How the scores were normalised, and the verdict."""

@@ -1,8 +1,10 @@
 """A PPO run from its parts to its files: announce, check, loop, save."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,9 +12,10 @@ import torch
 from clearppo.batch import Prompts
 from clearppo.config import PPOConfig, dump_config
 from clearppo.core.kl import AdaptiveKL, FixedKL
-from clearppo.core.normalise import ScoreScaling
+from clearppo.core.normalise import FixedMoments, ScoreScaling
 from clearppo.data import PromptSet, prompt_batches
 from clearppo.engines.base import Engine
+from clearppo.errors import NumbersError
 from clearppo.feedback.scorer import Scorer
 from clearppo.learning import Objective, Passes, Ptx
 from clearppo.models.ema import EMA
@@ -20,14 +23,22 @@ from clearppo.models.policy import FrozenReference, Policy
 from clearppo.models.saving import save_actor, save_adapter, save_critic
 from clearppo.rollout import Sampler
 from clearppo.rundir import RunDir
+from clearppo.train.best import load_best
 from clearppo.train.card import model_card, ppo_card
+from clearppo.train.chance import seed_chance
+from clearppo.train.checkpoint import Checkpoint, Checkpoints
+from clearppo.train.faults import MOST_RETURNS, Faults, UnlearnableError
+from clearppo.train.in_loop import EvaluationInLoop
+from clearppo.train.keeping import Keeper, Kept, constant_part, generator_part, optimiser_part
 from clearppo.train.listener import Listener, Summary
+from clearppo.train.marks import Weighed, data_mark, is_new_adapter, weights_mark
 from clearppo.train.ppo import Recipe, ppo_loop
 from clearppo.train.profile import profiled
 from clearppo.train.reference_scores import reference_moments
-from clearppo.train.rescue import rescued
 from clearppo.train.selfcheck import self_check
+from clearppo.train.shortage import memory_told
 from clearppo.train.track import Track
+from clearppo.train.watchdog import watched_over
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +46,7 @@ class PPORun:
     """Everything that `train` needs. build/ppo.py makes one from a PPOConfig.
 
     `scaling` None: the scores are scaled by those of the start policy's answers, which are measured before the loop.
+    `resume` is the checkpoint that the run goes on from, if it does; all else is as at the start of a run.
     """
 
     config: PPOConfig
@@ -57,61 +69,211 @@ class PPORun:
     listener: Listener
     summary: Summary
     track: Track
+    evaluation: EvaluationInLoop | None
+    generator: torch.Generator
+    ema: EMA
+    checkpoints: Checkpoints
+    resume: Checkpoint | None
 
     def train(self) -> list[dict[str, float]]:
-        """Train and save. Returns the metrics of every iteration.
+        """Train and save; from the checkpoint on, where there is one to go on from. Returns all iterations' metrics.
 
-        If a run ends early (an error that ClearPPO understands, or Ctrl-C) after at least one iteration, the policy
-        as it is then is saved in output_dir/interrupted, and the error goes on.
+        If it ends early, by an error or a signal, it can be gone on with: the iteration's beginning is kept in a
+        checkpoint, or, where it has learned already, the policy as it is in output_dir/interrupted; then the error goes
+        on. A run that is finished and shall go on is left as it is, and its policy is that of its last checkpoint.
         """
-        self.listener.started(self.summary, self.recipe.n_iterations)
-        self.listener.note(str(self_check(self.policy, self.reference, self.sampler, next(self._batches()))))
-        scaling = self.scaling or self._measured_scaling()
-        self.run_dir.begin()
-        self.run_dir.write("config.yaml", dump_config(self.config))
-        ema = EMA(self.policy.actor, self.config.run.ema_decay)
-        with rescued(
-            lambda name, ended: self.save(name, ended, ema), self.track.history, self.recipe.n_iterations,
-            round="iteration", noun="policy", run_dir=self.run_dir, listener=self.listener,
-        ), self._profiled() as batches:  # fmt: skip
-            ppo_loop(
-                self.policy,
-                batches,
-                sampler=self.sampler,
-                scorer=self.scorer,
-                scaling=scaling,
-                reference=self.reference,
-                engine=self.engine,
-                optimiser=self.optimiser,
-                kl=self.kl,
-                recipe=self.recipe,
-                objective=self.objective,
-                passes=self.passes,
-                generator=torch.Generator().manual_seed(self.config.run.seed),
-                ptx=self.ptx,
-                ema=ema,
-                track=self.track,
-            )
-        self.listener.phase("saving")
-        self.save(".", f"Trained for {len(self.track.history)} iterations.", ema)
+        keeper, n = self.keeper, self.recipe.n_iterations
+        done = self.resume.step if self.resume else 0
+        self.listener.started(replace(self.summary, done=done), n)
+        if self.config.run.resume_from_checkpoint == "auto":
+            if keeper.done(self.resume):
+                return keeper.left_as_it_is(self.resume)
+            if self.resume is None:
+                self.listener.note("there is no checkpoint to go on from: the run starts afresh")
+        with self._memory_told():
+            start = self._fresh() if self.resume is None else self._resumed(self.resume)
+        with (
+            self.track.trackers.running(self.config, self.summary, note=self.listener.note),
+            watched_over(self.config.run.watchdog_minutes, lambda: self.track.stopwatch.now, self.run_dir),
+            keeper.kept(self.save),
+            self._memory_told(),
+            self._profiled(start["step"]) as batches,
+        ):
+            keeper.begin(**start)
+            self._iterate(start, batches)
+            keeper.ended()
+            self.listener.phase("saving")
+            self.save(".", f"Trained for {n} iterations.{self._best()}")
+            keeper.finish()
         self.listener.finished()
         return self.track.history
 
-    def save(self, name: str, ended: str, ema: EMA) -> None:
+    def _iterate(self, start: dict[str, Any], batches: Iterator[Prompts]) -> None:
+        """Run all iterations, past those that cannot be learned from."""
+        while True:
+            try:
+                return self._loop(start, batches)
+            except UnlearnableError as given_up:
+                passes, step = self.passes, self.keeper.step + 1
+                self.track.left_out(step, given_up.n_answers, passes.epochs * passes.num_mini_batches)
+                self.sampler.load(self.policy, version=step)
+                start = self.keeper.left_out()
+            except NumbersError as error:
+                start = self._gone_back(error)
+                batches = self._batches(start["step"])
+
+    def _loop(self, start: Mapping[str, Any], batches: Iterator[Prompts]) -> None:
+        ppo_loop(
+            self.policy,
+            batches,
+            sampler=self.sampler,
+            scorer=self.scorer,
+            scaling=(self.scaling or FixedMoments(mean=0.0, std=1.0)).restored(start["scaling"]),
+            reference=self.reference,
+            engine=self.engine,
+            optimiser=self.optimiser,
+            kl=self.kl.restored(start["kl"]),
+            recipe=self.recipe,
+            objective=self.objective,
+            passes=self.passes,
+            generator=self.generator,
+            ptx=self.ptx,
+            ema=self.ema,
+            track=self.track,
+            start=start["step"],
+            between=self.keeper,
+            guard=self.faults,
+        )
+
+    def _gone_back(self, error: NumbersError) -> dict[str, Any]:
+        """Go back to the newest checkpoint, but not to its place in the sampler's random numbers: the same answers
+        would come to the same end. Where the loop starts; raises `error` if the run is not to go back (again)."""
+        newest = self.checkpoints.newest() if self.faults.returns else None
+        if newest is None:
+            raise error
+        self.faults.returns -= 1
+        self.listener.note(f"{error} The run goes back, and on with other answers ({self.faults.returns} times more).")
+        answered = self.sampler.state()["answered"]
+        start = self.keeper.restore(newest)
+        self.sampler.load(self.policy, version=newest.step)
+        self.sampler.load_state({**self.sampler.state(), "answered": answered})
+        self.keeper.rewind(newest)
+        self.keeper.begin(**start)
+        return start
+
+    @cached_property
+    def faults(self) -> Faults:
+        """Decides about numbers that are not finite."""
+        run, track = self.config.run, self.track
+        returns = MOST_RETURNS if run.on_bad_steps == "rollback" else 0
+        return Faults(
+            self.run_dir, self.listener, max_bad_steps=run.max_bad_steps, step=lambda: len(track.history) + 1,
+            returns=returns,
+        )  # fmt: skip
+
+    def _memory_told(self) -> AbstractContextManager[None]:
+        return memory_told(
+            self.config, lambda: self.track.stopwatch.now[0], tokens=self.passes.micro_batch_tokens,
+            free=self.engine.free_memory,
+        )  # fmt: skip
+
+    @cached_property
+    def keeper(self) -> Keeper:
+        """Keeps the run. Made before anything is learned: it notes what the start model is."""
+        run, peft = self.config.run, self.config.model.use_peft
+        early: dict[str, Kept] = {
+            "sampler": self.sampler,
+            "generator": generator_part(self.generator),
+            "track": self.track,
+            "faults": self.faults,
+            "trackers": self.track.trackers,
+            "score_scaling": constant_part(self.config.reward.score_scaling),
+        }
+        if self.ptx is not None:
+            early["texts"] = self.ptx.stream
+        if self.evaluation is not None:
+            early["evaluation"] = self.evaluation
+        return Keeper(
+            run_dir=self.run_dir,
+            listener=self.listener,
+            checkpoints=self.checkpoints,
+            history=self.track.history,
+            every=run.save_steps,
+            n_rounds=self.recipe.n_iterations,
+            learned=dict(self.policy.trainable()),
+            prefix="actor.model.",
+            save_model=self._save_adapter if peft else self._save_policy,
+            early=early,
+            late={"optimiser": optimiser_part(self.optimiser), "average": self.ema},
+            marks=self._marks() if run.save_steps or self.resume else {},
+            numbers={
+                "device": str(self.engine.device), "max_tokens_per_microbatch": self.passes.micro_batch_tokens
+            },
+            allow_changed=run.allow_changed_options,
+            forget=self.policy.forget,
+            evaluation=self.evaluation,
+            noun="policy",
+        )  # fmt: skip
+
+    def _fresh(self) -> dict[str, Any]:
+        """Check, measure, and make the directory the run's own. Where the loop starts."""
+        self.listener.note(str(self_check(self.policy, self.reference, self.sampler, next(self._batches()))))
+        seed_chance(self.config.run.seed)  # now, because loading and importing may have drawn from it
+        scaling = self.scaling or self._measured_scaling()
+        self.run_dir.begin()
+        self.run_dir.write("config.yaml", dump_config(self.config))
+        return {"step": 0, "kl": self.kl.state(), "scaling": scaling.state()}
+
+    def _resumed(self, checkpoint: Checkpoint) -> dict[str, Any]:
+        """Put everything back, check, and take the directory back too. Where the loop starts."""
+        start = self.keeper.restore(checkpoint)
+        self.sampler.load(self.policy, version=checkpoint.step)
+        self.listener.note(str(self_check(self.policy, None, self.sampler, next(self._batches()))))
+        if checkpoint.state["round"]["early"]["score_scaling"] != self.config.reward.score_scaling:
+            start["scaling"] = (self.scaling or self._measured_scaling()).state()
+        self.keeper.restore_early(checkpoint)
+        self.keeper.rewind(checkpoint)
+        self.run_dir.write("config.yaml", dump_config(self.config))
+        return start
+
+    def _best(self) -> str:
+        """Take the best checkpoint's model for the final one, if asked to; what the card says of it."""
+        if self.evaluation is None or not self.config.eval.load_best_model_at_end:
+            return ""
+        return load_best(self.keeper, self.evaluation.best)
+
+    def _marks(self) -> dict[str, str]:
+        """What the run reads, as digests: under these names it is called in messages."""
+        actor = [(name, w) for name, w in self.policy.actor.named_parameters() if not is_new_adapter(name, w)]
+        fixed = [(f"critic {name}", w) for name, w in self.policy.critic.named_parameters() if not w.requires_grad]
+        marks = {"prompts": data_mark(self.prompts), "start model": weights_mark([*actor, *fixed])}
+        if self.ptx is not None:
+            marks["texts of ptx_dataset_name"] = data_mark(self.ptx.stream.texts)
+        sources = getattr(self.scorer, "sources", (self.scorer,))
+        judges = [weights_mark(s.weights()) for s in sources if isinstance(s, Weighed)]
+        return marks | ({"reward model": data_mark(judges)} if judges else {})
+
+    def _save_policy(self, directory: Path) -> None:
+        save_actor(self.policy.actor, self.tokenizer, directory)
+
+    def _save_adapter(self, directory: Path) -> None:
+        save_adapter(self.policy.actor, directory / "adapter")
+
+    def save(self, name: str, ended: str) -> None:
         """The policy, its critic, its average and the model card below output_dir; each file appears whole."""
         model = self.config.model
         with self.run_dir.whole(name) as directory:
-            save_actor(self.policy.actor, self.tokenizer, directory)
+            self._save_policy(directory)
             if self.config.has_critic:
                 save_critic(self.policy, self.tokenizer, directory / "value_model")
             if model.use_peft:
-                save_adapter(self.policy.actor, directory / "adapter")
-            if ema.decay is not None:
-                with ema.applied():
-                    save_actor(self.policy.actor, self.tokenizer, directory / "ema_model")
+                self._save_adapter(directory)
+            if self.ema.decay is not None:
+                with self.ema.applied():
+                    self._save_policy(directory / "ema_model")
             (directory / "README.md").write_text(
                 model_card(
-                    kind=ppo_card(critic=self.config.has_critic, average=ema.decay is not None),
+                    kind=ppo_card(critic=self.config.has_critic, average=self.ema.decay is not None),
                     base_model=model.model_name_or_path,
                     summary=self.summary,
                     history=self.track.history,
@@ -132,15 +294,17 @@ class PPORun:
         )
         return moments
 
-    def _profiled(self) -> AbstractContextManager[Iterator[Prompts]]:
-        chosen = self.config.run.profile or ()
-        device = self.engine.device
-        return profiled(self._batches(), chosen, run_dir=self.run_dir, listener=self.listener, device=device)
+    def _profiled(self, start: int) -> AbstractContextManager[Iterator[Prompts]]:
+        return profiled(
+            self._batches(start), self.config.run.profile or (), run_dir=self.run_dir, listener=self.listener,
+            device=self.engine.device, start=start,
+        )  # fmt: skip
 
-    def _batches(self) -> Iterator[Prompts]:
+    def _batches(self, start: int = 0) -> Iterator[Prompts]:
+        """The prompts of the iterations from `start` on."""
         run = self.config.run
         batches = prompt_batches(
             self.prompts, run.batch_size, self.recipe.n_iterations, run.seed, self.pad_id,
-            self.config.sampling.num_generations,
+            self.config.sampling.num_generations, skip=start,
         )  # fmt: skip
         return (prompts.to(self.engine.device) for prompts in batches)

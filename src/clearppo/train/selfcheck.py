@@ -19,21 +19,25 @@ N_PROMPTS = 8
 
 @dataclass(frozen=True, kw_only=True)
 class SelfCheck:
-    """Mean absolute differences over response tokens, in nats; `tolerance` is what they were held to."""
+    """Mean absolute differences over response tokens, in nats; `tolerance` is what they were held to. `kl` is None
+    where the policy has learned already."""
 
     ratio: float
-    kl: float
+    kl: float | None
     tolerance: float
 
     def __str__(self) -> str:
+        if self.kl is None:
+            return f"self-check passed: |log ratio| {self.ratio:.1e} nats a token (at most {self.tolerance:g})"
         return (
             f"self-check passed: |log ratio| {self.ratio:.1e} and |log p - log p_ref| {self.kl:.1e} nats a token "
             f"before the first step (both at most {self.tolerance:g})"
         )
 
 
-def self_check(policy: Policy, reference: Reference, sampler: Sampler, prompts: Prompts) -> SelfCheck:
-    """Sample a few answers and read them again, once as learning will and once as the reference.
+def self_check(policy: Policy, reference: Reference | None, sampler: Sampler, prompts: Prompts) -> SelfCheck:
+    """Sample a few answers and read them again, once as learning will and once as the reference; None: a policy that
+    has learned already, and is not the reference any more.
 
     Raises TrainingError, with what it may mean, if they differ by more than rounding.
     """
@@ -42,8 +46,8 @@ def self_check(policy: Policy, reference: Reference, sampler: Sampler, prompts: 
     weight = policy.actor.causal_lm.get_input_embeddings().weight
     tolerance = TOLERANCE_BF16 if policy.actor.autocast else TOLERANCE.get(weight.dtype, TOLERANCE_BF16)
     tokens = float(rollout.mask.sum())
-    ratio = float((analysis.log_probs.detach() - rollout.old_log_probs).abs().sum()) / tokens
-    kl = float((reference.log_probs(rollout) - rollout.old_log_probs).abs().sum()) / tokens
+    ratio = _distance(analysis.log_probs.detach(), rollout.old_log_probs) / tokens
+    kl = 0.0 if reference is None else _distance(reference.log_probs(rollout), rollout.old_log_probs) / tokens
     if not ratio <= tolerance:
         raise TrainingError(
             f"self-check failed: before the first step the ratio must be 1, but log-probs read again differ by "
@@ -55,4 +59,8 @@ def self_check(policy: Policy, reference: Reference, sampler: Sampler, prompts: 
             f"self-check failed: before the first step the KL to the reference must be 0, but log-probs differ by "
             f"{kl:.3g} nats a token (at most {tolerance:g}). The reference is not the model that training starts from."
         )
-    return SelfCheck(ratio=ratio, kl=kl, tolerance=tolerance)
+    return SelfCheck(ratio=ratio, kl=None if reference is None else kl, tolerance=tolerance)
+
+
+def _distance(log_probs: torch.Tensor, others: torch.Tensor) -> float:
+    return float((log_probs - others).abs().sum())

@@ -31,6 +31,7 @@ class SFTRun(SupervisedRun[SFTConfig, SequenceSet]):
             micro_batch_size=self.config.run.micro_batch_size,
             micro_batch_tokens=self.micro_batch_tokens,
             max_grad_norm=self.config.optim.max_grad_norm,
+            guard=self.faults,
         )
 
     def measure(self, held_out: SequenceSet, rows: list[int]) -> Stats:
@@ -41,8 +42,17 @@ class SFTRun(SupervisedRun[SFTConfig, SequenceSet]):
             self.actor, batch, micro_batch_size=size, micro_batch_tokens=self.micro_batch_tokens
         )
 
+    @property
+    def network(self) -> Actor:
+        """What learns."""
+        return self.actor
+
     def save_model(self, directory: Path) -> None:
         """The model, and the adapter alone if there is one."""
         save_actor(self.actor, self.tokenizer, directory)
         if self.config.model.use_peft:
-            save_adapter(self.actor, directory / "adapter")
+            self.save_adapter(directory)
+
+    def save_adapter(self, directory: Path) -> None:
+        """The adapter alone, in PEFT's format."""
+        save_adapter(self.actor, directory / "adapter")

@@ -1,4 +1,4 @@
-"""Every number in the metrics.jsonl of `clearppo sft` and `clearppo reward`: name, unit and formula.
+"""Every number in the metrics.jsonl and timings.jsonl of `clearppo sft` and `clearppo reward`: name, unit, formula.
 
 One line a step. A number that begins with eval/ speaks of the held-out rows and stands in the lines of those steps
 after which they were looked at.
@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from clearppo.batch import Stats
-from clearppo.train.registry import Registry
+from clearppo.learning.faults import SKIPPED
+from clearppo.train.registry import SECONDS, Registry
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,13 +34,14 @@ REWARD: Registry[Step] = Registry()
 
 def measure(registry: Registry[Step], step: Step) -> dict[str, float]:
     """All registered metrics of a step, and the seconds of each phase."""
-    return registry.measure(step) | {f"time/{phase}": seconds for phase, seconds in step.seconds.items()}
+    return registry.measure(step) | {f"{SECONDS}{phase}": seconds for phase, seconds in step.seconds.items()}
 
 
 @SFT.metric("loss", "nats per token")
-def sft_loss(s: Step) -> float:
-    """mean over the learned tokens of the batch of -log p(token | what stands before it), before the step."""
-    return s.stats.mean("loss")
+def sft_loss(s: Step) -> float | None:
+    """mean over the learned tokens of the batch of -log p(token | what stands before it), before the step. Absent where
+    the step could not be taken (faults/skipped_steps)."""
+    return _mean_or_none(s.stats, "loss")
 
 
 @SFT.metric("eval/loss", "nats per token")
@@ -56,10 +58,11 @@ def perplexity(s: Step) -> float | None:
 
 
 @REWARD.metric("loss", "nats per pair, or per prompt")
-def reward_loss(s: Step) -> float:
+def reward_loss(s: Step) -> float | None:
     """mean over the batch of the loss that --rm_loss names, centring included, before the step: over pairs for pairwise
-    and all-token, over prompts for k-wise and best-of-n."""
-    return s.stats.mean("loss")
+    and all-token, over prompts for k-wise and best-of-n. Absent where the step could not be taken
+    (faults/skipped_steps), as is all else that is measured in learning."""
+    return _mean_or_none(s.stats, "loss")
 
 
 @REWARD.metric("accuracy", "share of pairs")
@@ -119,6 +122,13 @@ def learning_rate(s: Step) -> float:
     return s.learning_rate
 
 
+@SFT.metric("faults/skipped_steps", "steps")
+@REWARD.metric("faults/skipped_steps", "steps")
+def skipped_steps(s: Step) -> float:
+    """1 if this step was not taken, because its loss or gradient was not finite (--max_bad_steps), else 0."""
+    return s.stats.sums.get(SKIPPED, 0.0)
+
+
 @SFT.metric("grad_norm", "1")
 @REWARD.metric("grad_norm", "1")
 def grad_norm(s: Step) -> float | None:
@@ -126,8 +136,8 @@ def grad_norm(s: Step) -> float | None:
     return _mean_or_none(s.stats, "grad_norm")
 
 
-@SFT.metric("tokens_per_second", "tokens per second")
-@REWARD.metric("tokens_per_second", "tokens per second")
+@SFT.metric("tokens_per_second", "tokens per second", clock=True)
+@REWARD.metric("tokens_per_second", "tokens per second", clock=True)
 def tokens_per_second(s: Step) -> float:
     """Tokens of the batch, prompts included and padding not / the seconds of learning from them."""
     return s.tokens / max(s.seconds.get("learning", 0.0), 1e-9)

@@ -87,15 +87,19 @@ def reward_objective(config: RewardModelConfig, *, has_margins: bool) -> str:
 
 def sft_headline(metrics: Mapping[str, float]) -> str:
     """The numbers that one watches in a run of SFT."""
-    return _line(f"loss {metrics['loss']:.3f}", metrics, ("eval/loss", "held out {:.3f}"))
+    return _line(_loss(metrics), metrics, ("eval/loss", "held out {:.3f}"))
 
 
 def reward_headline(metrics: Mapping[str, float]) -> str:
     """The numbers that one watches while a reward model is trained."""
-    line = f"loss {metrics['loss']:.3f}"
+    line = _loss(metrics)
     if "accuracy" in metrics:
         line += f"  accuracy {metrics['accuracy']:.0%}"
     return _line(line, metrics, ("eval/accuracy", "held out {:.1%}"))
+
+
+def _loss(metrics: Mapping[str, float]) -> str:
+    return f"loss {metrics['loss']:.3f}" if "loss" in metrics else "step left out"
 
 
 def _line(line: str, metrics: Mapping[str, float], held_out: tuple[str, str]) -> str:

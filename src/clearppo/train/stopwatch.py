@@ -16,10 +16,15 @@ R = TypeVar("R")
 
 
 class Stopwatch:
-    """Wraps the phases: tells the listener which one begins and adds up their seconds. A profile shows them by name."""
+    """Wraps the phases: tells the listener which one begins and adds up their seconds. A profile shows them by name.
+
+    `now` is what is going on, in words, and since when (time.monotonic): "sampling", or "after sampling" when that is
+    done. Whoever wonders why nothing happens looks there, from another thread too.
+    """
 
     def __init__(self, listener: Listener) -> None:
         self.listener = listener
+        self.now = ("before the first phase", time.monotonic())
         self._seconds: dict[str, float] = {}
 
     def phase(self, name: str, function: Callable[P, R]) -> Callable[P, R]:
@@ -27,11 +32,14 @@ class Stopwatch:
 
         @functools.wraps(function)
         def timed(*args: P.args, **kwargs: P.kwargs) -> R:
+            self.now = (name, time.monotonic())
             self.listener.phase(name)
             start = time.perf_counter()
             try:
                 with torch.profiler.record_function(f"{PHASE}{name}"):
-                    return function(*args, **kwargs)
+                    result = function(*args, **kwargs)
+                self.now = (f"after {name}", time.monotonic())
+                return result
             finally:
                 self._seconds[name] = self._seconds.get(name, 0.0) + time.perf_counter() - start
 

@@ -23,12 +23,13 @@ def summarise(
     recipe: Recipe,
     passes: Passes,
     reward_model: str | None,
+    evaluation: str | None,
     device: torch.device,
 ) -> Summary:
     """The objective really optimised, the models, the sizes, and what the user should know. `texts` are PPO-ptx's.
 
     `decoder`, `recipe` and `passes` are what the run will use: what was chosen where the configuration says auto.
-    `reward_model` says where its weights are, if there is one.
+    `reward_model` says where its weights are, if there is one, and `evaluation` what is measured in the loop.
     """
     chosen = [("decoding", decoder.why), ("old log-probs", _old_log_probs(recipe, passes, exact=decoder.exact))]
     if (frozen := policy.actor.frozen) is not None:
@@ -36,6 +37,8 @@ def summarise(
         chosen.append(("frozen layers", said))
     if reward_model is not None:
         chosen.append(("reward model", reward_model))
+    if evaluation is not None:
+        chosen.append(("evaluation", evaluation))
     return Summary(
         objective=objective(config),
         facts=_facts(config, prompts, texts, passes, chosen, device),

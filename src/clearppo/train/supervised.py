@@ -11,10 +11,13 @@ from clearppo.batch import Stats
 from clearppo.data.batching import length_grouped
 from clearppo.learning.optimiser import set_rate
 from clearppo.rundir import RunDir
+from clearppo.train.keeping import UNKEPT, Between
 from clearppo.train.listener import Listener
+from clearppo.train.records import keep
 from clearppo.train.registry import Registry
 from clearppo.train.step_metrics import Step, measure
 from clearppo.train.stopwatch import Stopwatch
+from clearppo.train.tracking import Trackers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,11 +66,18 @@ class StepTrack:
     """Called once a step. Writes its line of metrics, and tells the listener."""
 
     def __init__(
-        self, registry: Registry[Step], run_dir: RunDir | None, listener: Listener, *, logging_steps: int = 1
+        self,
+        registry: Registry[Step],
+        run_dir: RunDir | None,
+        listener: Listener,
+        *,
+        logging_steps: int = 1,
+        trackers: Trackers | None = None,
     ) -> None:
         self.registry = registry
         self.run_dir = run_dir
         self.listener = listener
+        self.trackers = trackers or Trackers()
         self.stopwatch = Stopwatch(listener)
         self.logging_steps = logging_steps
         self.history: list[dict[str, float]] = []
@@ -86,7 +96,8 @@ class StepTrack:
         metrics = measure(self.registry, finished)
         self.history.append(metrics)
         if self.run_dir is not None:
-            self.run_dir.append("metrics.jsonl", [{"step": step, **metrics}])
+            keep(self.run_dir, step, metrics, self.registry)
+        self.trackers.metrics(step, metrics)
         if step % self.logging_steps == 0 or held_out.counts:
             self.listener.iteration(step, metrics)
 
@@ -99,15 +110,22 @@ def supervised_loop(
     optimiser: torch.optim.Optimizer,
     generator: torch.Generator,
     track: StepTrack,
+    start: int = 0,
+    between: Between = UNKEPT,
 ) -> None:
-    """Run the course. `learn` takes a step on these rows; `evaluate` looks at all held-out rows (no stats: none)."""
+    """Run the course behind its first `start` steps. `learn` takes a step on these rows; `evaluate` looks at all
+    held-out rows (no stats: none). `between` steps the run is kept."""
     watched = track.stopwatch.phase
-    timed_learn, timed_evaluate = watched("learning", learn), watched("evaluating", evaluate)
+    timed_learn, timed_evaluate = watched("learning", between.learning(learn)), watched("evaluating", evaluate)
     seen = 0
     for step, rows in enumerate(course.batches(generator), start=1):
+        if step <= start:
+            seen += len(rows)
+            continue
         rate = set_rate(optimiser, course.rate(step - 1, course.n_steps))
         stats = timed_learn(rows)
         held_out = timed_evaluate() if course.evaluates_after(step) else Stats.empty()
         seen += len(rows)
         tokens = sum(course.tokens[row] for row in rows)
         track(step, stats, held_out, epoch=seen / len(course.lengths), tokens=tokens, learning_rate=rate)
+        between(step)

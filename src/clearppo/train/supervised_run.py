@@ -1,7 +1,9 @@
 """A run of supervised training from its parts to its files: announce, loop, conclude, save."""
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
@@ -11,11 +13,17 @@ from clearppo.batch import Stats, portions
 from clearppo.config import RewardModelConfig, SFTConfig, dump_config
 from clearppo.data import ComparisonSet, SequenceSet
 from clearppo.engines.base import Engine
+from clearppo.models.network import Network
 from clearppo.rundir import RunDir
 from clearppo.train.card import CardKind, model_card
+from clearppo.train.checkpoint import Checkpoint, Checkpoints
+from clearppo.train.faults import Faults
+from clearppo.train.keeping import Keeper, optimiser_part
 from clearppo.train.listener import Listener, Summary
-from clearppo.train.rescue import rescued
+from clearppo.train.marks import data_mark, is_new_adapter, weights_mark
+from clearppo.train.shortage import memory_told
 from clearppo.train.supervised import Course, StepTrack, supervised_loop
+from clearppo.train.watchdog import watched_over
 
 ConfigT = TypeVar("ConfigT", SFTConfig, RewardModelConfig)
 RowsT = TypeVar("RowsT", SequenceSet, ComparisonSet)
@@ -25,7 +33,8 @@ RowsT = TypeVar("RowsT", SequenceSet, ComparisonSet)
 class SupervisedRun(ABC, Generic[ConfigT, RowsT]):
     """What the runs of SFT and of a reward model have in common; each adds its model and what is done with it.
 
-    At most `micro_batch_tokens` tokens pass through the model at once, padding included; None is no bound.
+    At most `micro_batch_tokens` tokens pass through the model at once, padding included; None is no bound. `resume` is
+    the checkpoint that the run goes on from, if it does; all else is as at the start of a run.
     """
 
     card: ClassVar[CardKind]
@@ -43,18 +52,33 @@ class SupervisedRun(ABC, Generic[ConfigT, RowsT]):
     listener: Listener
     summary: Summary
     track: StepTrack
+    checkpoints: Checkpoints
+    resume: Checkpoint | None
 
     def train(self) -> list[dict[str, float]]:
-        """Train, conclude and save. Returns the metrics of every step.
+        """Train, conclude and save; from the checkpoint on, where there is one to go on from. Returns the metrics of
+        every step.
 
-        If a run ends early (an error that ClearPPO understands, or Ctrl-C) after at least one step, the model as it is
-        then is saved in output_dir/interrupted, and the error goes on.
+        If it ends early, by an error or a signal, it can be gone on with: a signal has the step finished and writes a
+        checkpoint; after an error the model as it is then is in output_dir/interrupted; then the error goes on. A run
+        that is finished and shall go on is left as it is.
         """
-        history, n_steps = self.track.history, self.course.n_steps
-        self.listener.started(self.summary, n_steps)
-        self.run_dir.begin()
-        self.run_dir.write("config.yaml", dump_config(self.config))
-        with rescued(self.save, history, n_steps, round="step", run_dir=self.run_dir, listener=self.listener):
+        keeper, n = self.keeper, self.course.n_steps
+        done = self.resume.step if self.resume else 0
+        self.listener.started(replace(self.summary, done=done), n)
+        if self.config.run.resume_from_checkpoint == "auto":
+            if keeper.done(self.resume):
+                return keeper.left_as_it_is(self.resume)
+            if self.resume is None:
+                self.listener.note("there is no checkpoint to go on from: the run starts afresh")
+        start = self._fresh() if self.resume is None else self._resumed(self.resume)
+        with (
+            self.track.trackers.running(self.config, self.summary, note=self.listener.note),
+            watched_over(self.config.run.watchdog_minutes, lambda: self.track.stopwatch.now, self.run_dir),
+            keeper.kept(self.save),
+            self._memory_told(),
+        ):
+            keeper.begin(**start)
             supervised_loop(
                 self.course,
                 learn=self.learn,
@@ -62,12 +86,69 @@ class SupervisedRun(ABC, Generic[ConfigT, RowsT]):
                 optimiser=self.optimiser,
                 generator=torch.Generator().manual_seed(self.config.run.seed),
                 track=self.track,
+                start=start["step"],
+                between=keeper,
             )
+            keeper.ended()
             self.conclude()
-        self.listener.phase("saving")
-        self.save(".", f"Trained for {len(history)} steps.")
+            self.listener.phase("saving")
+            self.save(".", f"Trained for {n} steps.")
+            keeper.finish()
         self.listener.finished()
-        return history
+        return self.track.history
+
+    @cached_property
+    def faults(self) -> Faults:
+        """Decides about numbers that are not finite."""
+        most, track = self.config.run.max_bad_steps, self.track
+        return Faults(self.run_dir, self.listener, max_bad_steps=most, step=lambda: len(track.history) + 1)
+
+    def _memory_told(self) -> AbstractContextManager[None]:
+        return memory_told(
+            self.config, lambda: self.track.stopwatch.now[0], tokens=self.micro_batch_tokens,
+            free=self.engine.free_memory,
+        )  # fmt: skip
+
+    @cached_property
+    def keeper(self) -> Keeper:
+        """Keeps the run. Made before anything is learned: it notes what the start model is."""
+        run = self.config.run
+        return Keeper(
+            run_dir=self.run_dir,
+            listener=self.listener,
+            checkpoints=self.checkpoints,
+            history=self.track.history,
+            every=run.save_steps,
+            n_rounds=self.course.n_steps,
+            learned=dict(self.network.trainable()),
+            prefix="model.",
+            save_model=self.save_adapter if self.config.model.use_peft else self.save_model,
+            early={"trackers": self.track.trackers, "faults": self.faults},
+            late={"optimiser": optimiser_part(self.optimiser)},
+            marks=self._marks() if run.save_steps or self.resume else {},
+            numbers={"device": str(self.engine.device), "max_tokens_per_microbatch": self.micro_batch_tokens},
+            allow_changed=run.allow_changed_options,
+            round="step",
+        )
+
+    def _fresh(self) -> dict[str, Any]:
+        """Make the directory the run's own. Where the loop starts."""
+        self.run_dir.begin()
+        self.run_dir.write("config.yaml", dump_config(self.config))
+        return {"step": 0}
+
+    def _resumed(self, checkpoint: Checkpoint) -> dict[str, Any]:
+        """Put everything back, and take the directory back too. Where the loop starts."""
+        start = self.keeper.restore(checkpoint)
+        self.keeper.rewind(checkpoint)
+        self.run_dir.write("config.yaml", dump_config(self.config))
+        return start
+
+    def _marks(self) -> dict[str, str]:
+        """What the run reads, as digests: under these names it is called in messages."""
+        weights = self.network.named_parameters()
+        start = weights_mark([(name, weight) for name, weight in weights if not is_new_adapter(name, weight)])
+        return {"training rows": data_mark(self.learned), "start model": start}
 
     def evaluate(self) -> Stats:
         """Stats of all held-out rows; no stats if there are none."""
@@ -90,6 +171,15 @@ class SupervisedRun(ABC, Generic[ConfigT, RowsT]):
                 found=self.found(),
             )
             (directory / "README.md").write_text(card, encoding="utf-8")
+
+    @property
+    @abstractmethod
+    def network(self) -> Network:
+        """What learns."""
+
+    @abstractmethod
+    def save_adapter(self, directory: Path) -> None:
+        """With LoRA: write what was learned alone, below `directory`."""
 
     @abstractmethod
     def learn(self, rows: list[int]) -> Stats:

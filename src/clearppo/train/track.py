@@ -1,30 +1,51 @@
 """What is kept of an iteration: metrics.jsonl, samples.jsonl, and what the listener shows."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 from clearppo.batch import Experience, Feedback, Rollout, Stats
+from clearppo.learning.faults import SKIPPED
 from clearppo.rundir import RunDir
 from clearppo.train.listener import Listener, SampleRow
-from clearppo.train.metrics import Measured, measure
+from clearppo.train.metrics import REGISTRY, Measured, measure
+from clearppo.train.records import keep
 from clearppo.train.stopwatch import Stopwatch
+from clearppo.train.tracking import Trackers
 
 SHOWN_ROWS = 4
+SAMPLE_COLUMNS = ("prompt", "completion", "score", "kl", "finish_reason")
+"""What trackers are told of an answer."""
 
 
 class Track:
     """Called once an iteration. Writes one line of metrics, and now and then some answers."""
 
     def __init__(
-        self, run_dir: RunDir | None, listener: Listener, *, sample_steps: int = 0, logging_steps: int = 1
+        self,
+        run_dir: RunDir | None,
+        listener: Listener,
+        *,
+        sample_steps: int = 0,
+        logging_steps: int = 1,
+        trackers: Trackers | None = None,
     ) -> None:
         self.run_dir = run_dir
         self.listener = listener
+        self.trackers = trackers or Trackers()
         self.stopwatch = Stopwatch(listener)
         self.sample_steps = sample_steps
         self.logging_steps = logging_steps
         self.episodes = 0
         self.history: list[dict[str, float]] = []
+
+    def state(self) -> dict[str, int]:
+        """How many answers there were: what a later iteration's numbers depend on."""
+        return {"episodes": self.episodes}
+
+    def load_state(self, state: Mapping[str, int]) -> None:
+        """Go on behind so many answers."""
+        self.episodes = state["episodes"]
 
     def __call__(
         self,
@@ -52,11 +73,22 @@ class Track:
         )
         self.history.append(metrics)
         if self.run_dir is not None:
-            self.run_dir.append("metrics.jsonl", [{"step": step, **metrics}])
+            keep(self.run_dir, step, metrics, REGISTRY)
+        self.trackers.metrics(step, metrics)
         if step % self.logging_steps == 0:
             self.listener.iteration(step, metrics)
         if self.sample_steps and (step == 1 or step % self.sample_steps == 0):
             self._keep_samples(step, rollout, feedback)
+
+    def left_out(self, step: int, n_answers: int, n_steps: int) -> None:
+        """An iteration of so many answers that could not be learned from, in as many steps as it would have had."""
+        self.episodes += n_answers
+        self.stopwatch.lap()
+        metrics = {"episode": float(self.episodes), SKIPPED: float(n_steps)}
+        self.history.append(metrics)
+        if self.run_dir is not None:
+            keep(self.run_dir, step, metrics, REGISTRY)
+        self.trackers.metrics(step, metrics)
 
     def _keep_samples(self, step: int, rollout: Rollout, feedback: Feedback) -> None:
         kl = feedback.kl.sum(dim=1).tolist()
@@ -65,7 +97,7 @@ class Track:
                 "step": step,
                 "prompt": rollout.prompts.texts[i],
                 "completion": rollout.completions[i],
-                "score": float(feedback.scores[i]),
+                "score": float(feedback.scores[i]) if feedback.scored[i] else None,
                 "kl": kl[i],
                 "finish_reason": rollout.finish_reasons[i],
             }
@@ -73,11 +105,23 @@ class Track:
         ]
         if self.run_dir is not None:
             self.run_dir.append("samples.jsonl", rows)
+        self.trackers.table("samples", step, SAMPLE_COLUMNS, [sample_cells(row) for row in rows])
         shown = [
-            SampleRow(prompt=prompt_text(row["prompt"]), completion=row["completion"], score=row["score"], kl=row["kl"])
+            SampleRow(
+                prompt=prompt_text(row["prompt"]),
+                completion=row["completion"],
+                score=math.nan if row["score"] is None else row["score"],
+                kl=row["kl"],
+            )
             for row in rows[:SHOWN_ROWS]
         ]
         self.listener.samples(step, shown)
+
+
+def sample_cells(row: Mapping[str, Any]) -> list[str | float]:
+    """A row of samples.jsonl as trackers are told of it, in the order of SAMPLE_COLUMNS; no score is nan."""
+    score = math.nan if row["score"] is None else row["score"]
+    return [prompt_text(row["prompt"]), row["completion"], score, row["kl"], row["finish_reason"]]
 
 
 def prompt_text(prompt: Any) -> str:

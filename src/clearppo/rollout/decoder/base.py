@@ -1,5 +1,6 @@
 """The socket between the sampling loop and the network: a Decoder turns tokens into the next hidden states."""
 
+from collections.abc import Mapping
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -52,4 +53,16 @@ class Decoder(Protocol):
 
     def load(self, actor: Actor) -> None:
         """Take over the actor's present weights, adapters merged. The live rows are forgotten."""
+        ...
+
+    def state(self) -> dict[str, int]:
+        """What it keeps from one `begin` to the next beside the weights, if the last bits of a result depend on it."""
+        ...
+
+    def load_state(self, state: Mapping[str, int]) -> None:
+        """Be as a decoder was that had this state. The live rows are forgotten."""
+        ...
+
+    def release(self) -> None:
+        """Give up what `load` made, and the room of the rows: memory for somebody else. `load` comes before more."""
         ...

@@ -1,6 +1,7 @@
 """Decoding by the transformers model itself: every architecture that it can run with a cache."""
 
 import inspect
+from collections.abc import Mapping
 from copy import deepcopy
 from typing import Any
 
@@ -113,6 +114,19 @@ class TransformersDecoder:
                 weights[name].copy_(weight)
         else:
             self._actor = actor
+
+    def state(self) -> dict[str, int]:
+        """See Decoder. Nothing: each batch has buffers of its own."""
+        return {}
+
+    def load_state(self, state: Mapping[str, int]) -> None:
+        """See Decoder."""
+        self._live = 0
+
+    def release(self) -> None:
+        """See Decoder. The model itself stays."""
+        self._live = 0
+        self._store = ShrinkingCache(self._actor.causal_lm.config, 0)
 
     def _forward(self, ids: Tensor, attention: Tensor, positions: Tensor) -> Float[Tensor, "N H"]:
         """The last column's hidden states; the cache takes up all columns."""

@@ -37,6 +37,10 @@ class Linear:
             self._bias = self._empty(rows) if self._bias is None else self._bias
             _fill(self._bias, [bias for bias in biases if bias is not None])
 
+    def release(self) -> None:
+        """Forget the weights; `take` comes before the next product."""
+        self._weight = self._bias = None
+
     def __call__(self, x: Tensor) -> Tensor:
         """[N, in] to [N, out], in this layer's precision."""
         assert self._weight is not None

@@ -78,6 +78,13 @@ class Network:
         if self.blueprint.positions:
             self._positions = self._kept(self._positions, others[self.blueprint.positions])
 
+    def release(self) -> None:
+        """Forget the linear weights, which are nearly all; `load` comes before anything else."""
+        for layer in self._layers:
+            for linear in (layer.qkv, layer.out, layer.up, layer.down):
+                linear.release()
+        self._head.release()
+
     def embed(self, tokens: Int[Tensor, " T"], positions: Int[Tensor, " T"]) -> Float[Tensor, "T H"]:
         """The states that go into the first layer."""
         x = nn.functional.embedding(tokens, self._embedding)

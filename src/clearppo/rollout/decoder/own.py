@@ -1,6 +1,6 @@
 """Our own decoder: preallocated keys and values, rows that come and go at any time, few operations a step."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import torch
 from jaxtyping import Float, Int
@@ -50,10 +50,32 @@ class OwnDecoder:
         self._network.load(actor.causal_lm)
         self._forget()
 
+    def release(self) -> None:
+        """See Decoder. On a GPU all stays where it is, because recorded graphs read it there."""
+        if self.device.type != "cuda":
+            self._network.release()
+            self._storage = self._storage[:0].clone()
+            self._rows = self._columns = 0
+            self._lengths = []
+
     def begin(self, *, rows: int, length: int) -> None:
-        """See Decoder. The room that is there is kept if it is large enough in both, or in all."""
-        if rows > self._rows or length > self._columns:
+        """See Decoder. The memory that is there is kept if it is large enough.
+
+        On the CPU its layout is that of this batch alone, so that no bit depends on earlier ones. On a GPU the layout
+        is kept too if it is large enough in both, for the graphs that were recorded on it; that is the `state`.
+        """
+        if self.device.type != "cuda" or rows > self._rows or length > self._columns:
             self._make_room(rows, -(-length // COLUMN_BUCKET) * COLUMN_BUCKET)
+        self._forget()
+
+    def state(self) -> dict[str, int]:
+        """See Decoder."""
+        return {"rows": self._rows, "columns": self._columns} if self.device.type == "cuda" else {}
+
+    def load_state(self, state: Mapping[str, int]) -> None:
+        """See Decoder. A state of another kind of device says nothing."""
+        if self.device.type == "cuda" and state and (state["rows"], state["columns"]) != (self._rows, self._columns):
+            self._make_room(state["rows"], state["columns"])
         self._forget()
 
     @torch.no_grad()

@@ -1,0 +1,316 @@
+"""Checkpoints: what a run needs to go on as if it had never stopped, below output_dir.
+
+checkpoint-12/
+  config.json, model.safetensors, ...   the model as the final result has it (LoRA: adapter/)
+  config.yaml                           the options of the run, resolved
+  training_state/                       everything else (state_file.py)
+  manifest.json                         written last: size and SHA-256 of every file
+best.json                               which checkpoint was the best so far, and by what
+
+A checkpoint is written beside, brought to the disk, and renamed: under its name it is whole. Whether it still is when
+it is read, the manifest says.
+"""
+
+import errno
+import hashlib
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from clearppo.errors import CheckpointError
+from clearppo.rundir import CHECKPOINT, GONE, SAVING, RunDir, disk_errors
+from clearppo.train.state_file import read_state, write_state
+
+FORMAT = 1
+"""The layout of a checkpoint. One with another number is not read."""
+MANIFEST, STATE, BEST, CONFIG = "manifest.json", "training_state", "best.json", "config.yaml"
+_HASHED_AT_ONCE = 2**22
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A directory whose every file is what its manifest says. Model files lie below `path`, `step` rounds were done."""
+
+    path: Path
+    step: int
+
+    @cached_property
+    def state(self) -> dict[str, Any]:
+        """The tree that was given to `Checkpoints.write`, read when it is first asked for; tensors on the CPU."""
+        return read_state(self.path / STATE)
+
+    def release(self) -> None:
+        """Give up what was read of the state, and with it the hold on its files."""
+        self.__dict__.pop("state", None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Best:
+    """The step whose model was the best by a metric when it was measured, and the metric's value there."""
+
+    step: int
+    metric: str
+    value: float
+
+
+class Checkpoints:
+    """The checkpoints of one run. `limit` says how many are kept (None: all); `note` is told what people should know.
+
+    Nothing is written or removed before a method is called.
+    """
+
+    def __init__(self, run_dir: RunDir, *, limit: int | None, note: Callable[[str], None]) -> None:
+        self.run_dir = run_dir
+        self.limit = limit
+        self.note = note
+
+    def write(self, step: int, state: Mapping[str, Any], save_model: Callable[[Path], None]) -> Checkpoint:
+        """Write checkpoint-`step`, one that has this name already being replaced; then remove the oldest above `limit`.
+
+        `save_model` writes the model's files into the directory that it is given. config.yaml is the run's own.
+        Until the new checkpoint is whole and on the disk nothing that was there before is touched: there must be room
+        for one more than `limit`. Raises RunDirError if the disk refuses; then nothing of the new one is left.
+        """
+        target = self.run_dir.path / f"{CHECKPOINT}{step}"
+        with disk_errors(target, any_cause=True):
+            self.run_dir.sync()  # a checkpoint must not be longer-lived than the metrics up to it
+            beside = target.with_name(f"{SAVING}{target.name}")
+            if beside.exists():
+                shutil.rmtree(beside)
+            beside.mkdir()
+            sealed = False
+            try:
+                save_model(beside)
+                config = self.run_dir.path / CONFIG
+                if config.exists():
+                    shutil.copyfile(config, beside / CONFIG)
+                write_state(beside / STATE, state)
+                _seal(beside, step)
+                sealed = True
+                if target.exists():
+                    self._remove(target)
+                beside.rename(target)
+                sync(self.run_dir.path)
+            except BaseException:
+                if not sealed or target.exists():  # else it is the only one, and `newest` will give it its name
+                    shutil.rmtree(beside, ignore_errors=True)
+                raise
+        self._prune(step)
+        return Checkpoint(target, step)
+
+    def newest(self) -> Checkpoint | None:
+        """The newest checkpoint that is whole; None if there is none. Each damaged one is named in a note, and passed
+        over. What a killed writer has left is removed; if only the name was missing, it is given its name.
+
+        Raises CheckpointError if there are some and none is whole: starting afresh would delete them.
+        """
+        with disk_errors(self.run_dir.path, any_cause=True):
+            self._tidy()
+        found: list[str] = []
+        for step, path in sorted(self._there().items(), reverse=True):
+            wrong = damage(path, step)
+            if wrong is None:
+                return Checkpoint(path, step)
+            found.append(f"{path.name} ({wrong})")
+            self.note(f"{path.name} is damaged and passed over: {wrong}")
+        if found:
+            raise CheckpointError(
+                f"no checkpoint in {self.run_dir.path} is whole: {', '.join(found)}. Mend them, or give "
+                "--overwrite_output_dir true without --resume_from_checkpoint to start afresh."
+            )
+        return None
+
+    def open(self, path: Path) -> Checkpoint:
+        """The checkpoint in this directory, of this run or of another.
+
+        Raises CheckpointError, in one sentence, for none and for a damaged one.
+        """
+        if not path.is_dir():
+            raise CheckpointError(
+                f"resume_from_checkpoint = {path} is no directory. Give one that is called {CHECKPOINT}N, or auto."
+            )
+        if not (path / MANIFEST).exists():
+            inside = sorted(entry.name for entry in path.glob(f"{CHECKPOINT}*"))
+            mend = f"Give one of {', '.join(inside)} below it, or auto." if inside else "Give another, or auto."
+            raise CheckpointError(f"resume_from_checkpoint = {path} is no checkpoint: it has no {MANIFEST}. {mend}")
+        wrong = damage(path)
+        if wrong is not None:
+            raise CheckpointError(
+                f"resume_from_checkpoint = {path} is damaged: {wrong}. Give an earlier one, or auto, which takes the "
+                "newest that is whole."
+            )
+        return Checkpoint(path, _manifest(path)["step"])
+
+    def forget_after(self, step: int) -> None:
+        """Remove the checkpoints, and the marks of best ones, of steps after this one: the run goes another way."""
+        with disk_errors(self.run_dir.path, any_cause=True):
+            later = [path for there, path in sorted(self._there().items()) if there > step]
+            for path in later:
+                self._remove(path)
+            marks = self._marks()
+            if any(mark.step > step for mark in marks):
+                self._write_marks([mark for mark in marks if mark.step <= step])
+
+    def mark_best(self, checkpoint: Checkpoint, metric: str, value: float) -> None:
+        """Note in best.json that this checkpoint is the best so far; it stays, whatever `limit` says."""
+        kept = [mark for mark in self._marks() if mark.step < checkpoint.step]
+        self._write_marks([*kept, Best(step=checkpoint.step, metric=metric, value=value)])
+
+    @property
+    def best(self) -> Best | None:
+        """What was last marked as the best, or None. A best.json that cannot be read counts as none."""
+        marks = self._marks()
+        return marks[-1] if marks else None
+
+    def _marks(self) -> list[Best]:
+        """Every checkpoint that was the best at its time, the earliest first, so that a run can go back."""
+        try:
+            rows = json.loads((self.run_dir.path / BEST).read_text(encoding="utf-8"))["best"]
+            return sorted(
+                (Best(step=int(row["step"]), metric=str(row["metric"]), value=float(row["value"])) for row in rows),
+                key=lambda mark: mark.step,
+            )
+        except FileNotFoundError:
+            return []
+        except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
+            self.note(f"{BEST} cannot be read ({error}): no checkpoint counts as the best")
+            return []
+
+    def _write_marks(self, marks: list[Best]) -> None:
+        text = json.dumps({"best": [asdict(mark) for mark in marks]}, indent=1)
+        self.run_dir.write(BEST, text + "\n")
+
+    def _there(self) -> dict[int, Path]:
+        """All directories that are called checkpoint-N, whole or not, by N."""
+        names = ((re.fullmatch(rf"{CHECKPOINT}(0|[1-9][0-9]*)", path.name), path) for path in self._entries())
+        return {int(found[1]): path for found, path in names if found and path.is_dir()}
+
+    def _entries(self) -> list[Path]:
+        return sorted(self.run_dir.path.iterdir()) if self.run_dir.path.is_dir() else []
+
+    def _prune(self, newest: int) -> None:
+        if self.limit is None:
+            return
+        best = self.best
+        kept = {newest} | ({best.step} if best else set())
+        for step, path in sorted(self._there().items(), reverse=True):
+            if step not in kept and len(kept) >= self.limit:
+                self._remove(path)
+            else:
+                kept.add(step)
+
+    def _remove(self, path: Path) -> None:
+        """Take a checkpoint away: first its name, so that a kill in the middle leaves none that looks damaged."""
+        gone = Path(tempfile.mkdtemp(dir=self.run_dir.path, prefix=GONE))
+        path.rename(gone / path.name)
+        shutil.rmtree(gone, ignore_errors=True)
+
+    def _tidy(self) -> None:
+        """Finish what a killed writer was about to do."""
+        for path in self._entries():
+            found = re.fullmatch(rf"{re.escape(SAVING)}({CHECKPOINT}([0-9]+))", path.name)
+            target = self.run_dir.path / found[1] if found else None
+            if found and target and not target.exists() and damage(path, int(found[2])) is None:
+                path.rename(target)
+        self.run_dir.tidy()
+
+
+def damage(path: Path, step: int | None = None) -> str | None:
+    """What is wrong with the checkpoint in this directory, in words; None if every file is what was written.
+
+    `step` is the one that the directory's name says. Files beside those of the manifest do not count.
+    """
+    try:
+        manifest = _manifest(path)
+        if step is not None and manifest["step"] != step:
+            return f"{MANIFEST} is that of step {manifest['step']}"
+        for name, expected in manifest["files"].items():
+            file = path / name
+            if not file.is_file():
+                return f"{name} is missing"
+            if (size := file.stat().st_size) != expected["size"]:
+                return f"{name} has {size} bytes, and {expected['size']} were written"
+            if _sha256(file) != expected["sha256"]:
+                return f"{name} is not what was written (its checksum differs)"
+    except OSError as error:
+        name = Path(error.filename).name if isinstance(error.filename, str) else "a file"
+        return f"{name} is missing" if error.errno == errno.ENOENT else f"{name} cannot be read ({error.strerror})"
+    except _ManifestError as error:
+        return str(error)
+    return None
+
+
+class _ManifestError(Exception):
+    """What is wrong with a manifest, in words."""
+
+
+def _manifest(path: Path) -> dict[str, Any]:
+    """The manifest of a checkpoint. Raises _ManifestError; OSError if it cannot be read."""
+    data = (path / MANIFEST).read_bytes()
+    try:
+        found = json.loads(data)
+        layout, step, files = found["format"], found["step"], found["files"]
+        whole = type(step) is int and data == _rendered(layout, step, files)
+        inside = all(".." not in PurePosixPath(name).parts and not PurePosixPath(name).is_absolute() for name in files)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        raise _ManifestError(f"{MANIFEST} cannot be read") from None
+    if not whole or not inside:
+        raise _ManifestError(f"{MANIFEST} is not what was written (its checksum differs)")
+    if layout != FORMAT:
+        raise _ManifestError(f"it has format {layout}, and this version of ClearPPO reads format {FORMAT}")
+    return found
+
+
+def _rendered(layout: int, step: int, files: Mapping[str, Mapping[str, Any]]) -> bytes:
+    """The bytes of a manifest; its own checksum is that of the same text without it."""
+    content = {"format": layout, "step": step, "files": files}
+    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    return (json.dumps({**content, "sha256": digest}, indent=1) + "\n").encode()
+
+
+def _seal(directory: Path, step: int) -> None:
+    """Bring every file to the disk and write the manifest, so that it speaks of nothing that is not there."""
+    files: dict[str, dict[str, Any]] = {}
+    for file in _files(directory):
+        sync(file)
+        size = file.stat().st_size
+        files[file.relative_to(directory).as_posix()] = {"size": size, "sha256": _sha256(file)}
+    manifest = directory / MANIFEST
+    manifest.write_bytes(_rendered(FORMAT, step, files))
+    sync(manifest)
+    for inner in [path for path in directory.rglob("*") if path.is_dir()]:
+        sync(inner)
+    sync(directory)
+
+
+def _files(directory: Path) -> Iterator[Path]:
+    return (path for path in sorted(directory.rglob("*")) if path.is_file())
+
+
+def _sha256(file: Path) -> str:
+    digest = hashlib.sha256()
+    with file.open("rb") as stream:
+        while chunk := stream.read(_HASHED_AT_ONCE):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def sync(path: Path) -> None:
+    """Wait until a file, or the names in a directory, are on the disk. Raises OSError."""
+    if os.name == "nt" and path.is_dir():
+        return  # Windows cannot, and needs not
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # a file system that has nothing to wait for
+            raise
+    finally:
+        os.close(handle)
