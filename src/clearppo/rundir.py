@@ -30,6 +30,7 @@ import contextlib
 import errno
 import itertools
 import json
+import math
 import os
 import shutil
 import tempfile
@@ -137,6 +138,8 @@ class RunDir:
         """Delete the earlier run that is to be overwritten: only now, when everything is loaded and checked."""
         if self._stale:
             _delete_run(self.path)
+        elif (self.path / "metrics.jsonl").exists():  # of a run that never finished a round, and counts as none
+            _delete_rows(self.path)
         self.tidy()
 
     def rewind(self, step: int, sizes: Mapping[str, int] | None = None, *, of: Path | None = None) -> None:
@@ -188,7 +191,9 @@ class RunDir:
         if not file.exists():
             return []
         with disk_errors(file, any_cause=True):
-            return [json.loads(line) for line in file.read_bytes().splitlines()]
+            lines = file.read_bytes().splitlines(keepends=True)
+        found = [(i, line) for i, line in enumerate(lines, 1) if _row_step(file, i, line, len(lines)) < math.inf]
+        return [json.loads(line) for _, line in found]
 
     def tidy(self) -> None:
         """Remove what a killed process had not finished writing or removing."""
@@ -365,11 +370,19 @@ def _row_step(file: Path, number: int, line: bytes, n_lines: int) -> float:
     except (ValueError, TypeError, KeyError):
         pass
     if number == n_lines:
-        return float("inf")
+        return math.inf
     raise RunDirError(
         f"{file}, line {number} is no row of a run: {line[:60].decode(errors='replace').strip()}. Mend or delete the "
         "line to go on with this run."
     )
+
+
+def _delete_rows(path: Path) -> None:
+    """What a run has left that ended in its first round: the directory may be somebody else's beside that."""
+    for directory in (EVALUATION, EVENTS, FAULTS):
+        shutil.rmtree(path / directory, ignore_errors=True)
+    for name in ROWS:
+        (path / name).unlink(missing_ok=True)
 
 
 def _delete_run(path: Path) -> None:

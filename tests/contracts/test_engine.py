@@ -58,6 +58,10 @@ def test_devices() -> None:
     assert select_device("auto").type in ("cpu", "cuda", "mps")
     assert isinstance(has_fast_bf16(torch.device("cpu")), bool)
     assert isinstance(keep_freed_memory(), bool)
+    with pytest.raises(
+        DeviceError, match="device = foo is none that torch knows. Use --device auto, cpu, cuda or mps."
+    ):
+        select_device("foo")
 
 
 @pytest.mark.parametrize("max_norm", [None, 1e-3, 4.999, 4.9999995, 5.0, 5.0000005, 1e3])

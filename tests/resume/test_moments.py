@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -219,6 +220,50 @@ def test_a_finished_run_is_left_as_it_is(options: Options, place: Place) -> None
     final = AutoModelForCausalLM.from_pretrained(run)
     for name, weight in again.policy.actor.causal_lm.state_dict().items():
         torch.testing.assert_close(weight, final.state_dict()[name], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("written", ['{"rounds": "x"}', '{"rounds": 1e999}', "[]", ""])
+def test_a_finished_mark_that_cannot_be_read_counts_as_none(options: Options, place: Place, written: str) -> None:
+    run = place("run")
+    options["save_steps"] = "2"
+    train("ppo", options)
+    before = files_of(run)
+    (run / "finished.json").write_text(written)
+    train("ppo", options, resume="auto")
+    assert files_of(run) == before
+
+
+def test_a_finished_run_whose_model_is_gone_makes_it_again(options: Options, place: Place) -> None:
+    run = place("run")
+    options["save_steps"] = "2"
+    train("ppo", options)
+    before = files_of(run)
+    (run / "model.safetensors").unlink()
+    notes = train("ppo", options, resume="auto").notes
+    assert "the run is finished, but its model is gone: it is made again from the last checkpoint" in notes
+    assert files_of(run) == before
+    for checkpoint in [*run.glob("checkpoint-*"), run / "model.safetensors"]:
+        shutil.rmtree(checkpoint) if checkpoint.is_dir() else checkpoint.unlink()
+    with pytest.raises(CheckpointError, match="its model is gone, and there is no checkpoint"):
+        train("ppo", options, resume="auto")
+
+
+@pytest.mark.parametrize("damage", [b"garbage\n{}\n", b"\xff\xfe\n{}\n"])
+def test_rows_that_are_none_are_said_in_a_sentence(options: Options, place: Place, damage: bytes) -> None:
+    run = place("run")
+    options["save_steps"] = "2"
+    train("ppo", options)
+    with (run / "metrics.jsonl").open("ab") as stream:
+        stream.write(damage)
+    with pytest.raises(RunDirError, match=r"metrics.jsonl, line 7 is no row of a run"):
+        train("ppo", options, resume="auto")
+
+
+def test_a_mistyped_checkpoint_is_named_before_the_run_that_is_there(options: Options, place: Place) -> None:
+    place("run")
+    train("ppo", options)
+    with pytest.raises(CheckpointError, match="resume_from_checkpoint = nowhere is no directory"):
+        train("ppo", options, resume="nowhere")
 
 
 def test_a_finished_run_can_be_made_longer(options: Options, place: Place) -> None:

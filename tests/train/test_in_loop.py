@@ -12,6 +12,7 @@ import clearppo
 from clearppo.build.ppo import build_ppo
 from clearppo.config import PPOConfig, load_config
 from clearppo.errors import ConfigError, DataError
+from clearppo.train.checkpoint import Checkpoints
 from clearppo.train.eval_metrics import EVALUATION, Measured, measure, metric_names
 from clearppo.train.evaluation import Evaluation
 from clearppo.train.in_loop import Choice
@@ -230,6 +231,63 @@ def test_the_best_model_is_kept_and_taken(options: dict[str, Any], tmp_path: Pat
     last, _ = build(options, **best, output_dir=str(tmp_path / "last"))
     last.train()
     assert (tmp_path / "last" / "model.safetensors").read_bytes() != (directory / "model.safetensors").read_bytes()
+
+
+BEST = {
+    "eval_steps": 1, "metric_for_best_model": "eval/kl", "greater_is_better": False, "save_total_limit": 1,
+    "load_best_model_at_end": True, "lr_scheduler_type": "constant",
+}  # fmt: skip
+
+
+def test_a_kill_before_the_mark_of_the_best_changes_no_result(
+    options: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the checkpoint's name and its mark in best.json."""
+    build(options, **BEST, output_dir=str(tmp_path / "whole"))[0].train()
+    killed, _ = build(options, **BEST)
+
+    def kill(*_: Any) -> None:
+        raise SystemExit
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Checkpoints, "mark_best", kill)
+        with pytest.raises(SystemExit):
+            killed.train()
+    killed.run_dir.release()
+    assert not (tmp_path / "run" / "best.json").exists()
+    build(options, **BEST, resume_from_checkpoint="auto")[0].train()
+    for name in ("best.json", "metrics.jsonl", "model.safetensors"):
+        assert (tmp_path / "run" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_the_best_checkpoint_comes_along_into_another_directory(options: dict[str, Any], tmp_path: Path) -> None:
+    more = {**BEST, "save_steps": 1, "save_total_limit": None}
+    build(options, **more, output_dir=str(tmp_path / "whole"))[0].train()
+    start = str(tmp_path / "whole" / "checkpoint-3")
+    build(options, **more, output_dir=str(tmp_path / "branch"), resume_from_checkpoint=start)[0].train()
+    for name in ("best.json", "metrics.jsonl", "model.safetensors", "checkpoint-1/manifest.json"):
+        assert (tmp_path / "branch" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_a_run_that_ended_in_its_first_iteration_is_begun_anew(options: dict[str, Any], tmp_path: Path) -> None:
+    """What was measured before it is not there twice."""
+    build(options, output_dir=str(tmp_path / "whole"))[0].train()
+    run, _ = build(options)
+
+    class Ends(Noted):
+        def phase(self, name: str) -> None:
+            if name == "feedback":
+                raise KeyboardInterrupt
+
+    object.__setattr__(run.track.stopwatch, "listener", Ends())
+    with pytest.raises(KeyboardInterrupt):
+        run.train()
+    run.run_dir.release()
+    assert [row["step"] for row in rows(tmp_path / "run" / "metrics.jsonl")] == [0]
+    (tmp_path / "run" / "evaluation" / "step-9.jsonl").write_text("old\n")
+    build(options)[0].train()
+    assert (tmp_path / "run" / "metrics.jsonl").read_bytes() == (tmp_path / "whole" / "metrics.jsonl").read_bytes()
+    assert not (tmp_path / "run" / "evaluation" / "step-9.jsonl").exists()
 
 
 def test_a_best_checkpoint_that_is_gone_is_said(options: dict[str, Any], tmp_path: Path) -> None:

@@ -54,6 +54,7 @@ def run_directory(config: TrainConfig, inputs: Mapping[str, object], listener: L
     """
     run = config.run
     _keep_inputs(config, inputs)
+    _check_path(run.resume_from_checkpoint)
     run_dir = RunDir.create(run.output_dir, overwrite=run.overwrite_output_dir, resume=_goes_on_there(config))
     try:
         checkpoints = Checkpoints(run_dir, limit=run.save_total_limit, note=listener.note)
@@ -61,6 +62,12 @@ def run_directory(config: TrainConfig, inputs: Mapping[str, object], listener: L
     except BaseException:
         run_dir.discard()
         raise
+
+
+def _check_path(asked: str | None) -> None:
+    """Before output_dir is looked at: whoever mistyped the path should hear of that. Raises CheckpointError."""
+    if asked is not None and asked != "auto":
+        Checkpoints.open(Path(asked).expanduser())
 
 
 def _resumed(config: TrainConfig, checkpoints: Checkpoints) -> Checkpoint | None:

@@ -87,7 +87,8 @@ def check_unchanged(before: str, now: CommandConfig, *, note: Callable[[str], No
     allowed = cast(SFTConfig | RewardModelConfig | PPOConfig, now).run.allow_changed_options
     if other and not allowed:
         fixed = any(change.option in LENGTH and change.effect == "result" for change in found)
-        why = "; how long a run is may change only where the learning rate does not depend on it" if fixed else ""
+        only = "may change only where the learning rate does not depend on it, as with --lr_scheduler_type constant"
+        why = f"; how long a run is {only}" if fixed else ""
         raise CheckpointError(
             f"the run that is to go on had other options: {'; '.join(other)}. Its result would be something else{why}. "
             f"Give {'it' if len(other) == 1 else 'them'} as before, start afresh in another --output_dir, or go on all "

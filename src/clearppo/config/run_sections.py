@@ -126,7 +126,7 @@ class RunConfig(Section):
         default=50,
         ge=0,
         description="Write a checkpoint every so many iterations, and when the run is interrupted: all that it takes "
-        "to go on, some four times the weights that learn. 0: none.",
+        "to go on, about three times the weights that learn. 0: none.",
     )
     save_total_limit: SaveLimit = 2
     resume_from_checkpoint: Resume = None
@@ -196,7 +196,7 @@ class TrainRunConfig(Section):
         default=500,
         ge=0,
         description="Write a checkpoint every so many steps, and when the run is interrupted: all that it takes to go "
-        "on, some four times the weights that learn. 0: none.",
+        "on, about three times the weights that learn. 0: none.",
     )
     save_total_limit: SaveLimit = 2
     resume_from_checkpoint: Resume = None

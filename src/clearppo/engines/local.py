@@ -74,7 +74,10 @@ def select_device(name: str) -> torch.device:
         index = int(name.partition(":")[2] or 0)
         if index >= count:
             raise DeviceError(f"device = {name}, but there are {count} GPUs. Use cuda:0 to cuda:{count - 1}.")
-    return torch.device(name)
+    try:
+        return torch.device(name)
+    except RuntimeError:
+        raise DeviceError(f"device = {name} is none that torch knows. Use --device auto, cpu, cuda or mps.") from None
 
 
 def be_deterministic() -> None:

@@ -71,8 +71,16 @@ class Checkpoints:
         self.limit = limit
         self.note = note
 
-    def write(self, step: int, state: Mapping[str, Any], save_model: Callable[[Path], None]) -> Checkpoint:
-        """Write checkpoint-`step`, one that has this name already being replaced; then remove the oldest above `limit`.
+    def write(
+        self,
+        step: int,
+        state: Mapping[str, Any],
+        save_model: Callable[[Path], None],
+        *,
+        best: "Best | None" = None,
+    ) -> Checkpoint:
+        """Write checkpoint-`step`, one that has this name already being replaced; mark it if it is the `best`; then
+        remove the oldest above `limit`.
 
         `save_model` writes the model's files into the directory that it is given. config.yaml is the run's own.
         Until the new checkpoint is whole and on the disk nothing that was there before is touched: there must be room
@@ -102,8 +110,11 @@ class Checkpoints:
                 if not sealed or target.exists():  # else it is the only one, and `newest` will give it its name
                     shutil.rmtree(beside, ignore_errors=True)
                 raise
+        written = Checkpoint(target, step)
+        if best is not None:
+            self.mark_best(written, best.metric, best.value)
         self._prune(step)
-        return Checkpoint(target, step)
+        return written
 
     def newest(self) -> Checkpoint | None:
         """The newest checkpoint that is whole; None if there is none. Each damaged one is named in a note, and passed
@@ -127,7 +138,8 @@ class Checkpoints:
             )
         return None
 
-    def open(self, path: Path) -> Checkpoint:
+    @staticmethod
+    def open(path: Path) -> Checkpoint:
         """The checkpoint in this directory, of this run or of another.
 
         Raises CheckpointError, in one sentence, for none and for a damaged one.
@@ -162,6 +174,21 @@ class Checkpoints:
         """Note in best.json that this checkpoint is the best so far; it stays, whatever `limit` says."""
         kept = [mark for mark in self._marks() if mark.step < checkpoint.step]
         self._write_marks([*kept, Best(step=checkpoint.step, metric=metric, value=value)])
+
+    def restore_best(self, best: Best, *, of: Path) -> None:
+        """Mark the best checkpoint again where a kill came before its mark; and take it along from the directory `of`
+        if the run goes on in another one. One that is nowhere is not marked. Raises RunDirError."""
+        target = self.run_dir.path / f"{CHECKPOINT}{best.step}"
+        source = of / target.name
+        if not target.exists() and damage(source, best.step) is None:
+            with disk_errors(target, any_cause=True):
+                beside = target.with_name(f"{SAVING}{target.name}")
+                shutil.rmtree(beside, ignore_errors=True)
+                shutil.copytree(source, beside)
+                beside.rename(target)
+                sync(self.run_dir.path)
+        if target.exists() and self.best != best:
+            self.mark_best(Checkpoint(target, best.step), best.metric, best.value)
 
     @property
     def best(self) -> Best | None:

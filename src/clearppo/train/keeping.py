@@ -179,9 +179,7 @@ class Keeper:
         best = self._measure(step, loop)
         if self.every and (best or step % self.every == 0):
             self._stopping.interruptible = False
-            written = self.write()
-            if best is not None:
-                self.checkpoints.mark_best(written, best.metric, best.value)
+            self.write()
             self._stopping.interruptible = True
 
     def left_out(self) -> dict[str, Any]:
@@ -209,8 +207,13 @@ class Keeper:
 
         self.listener.phase("saving")
         with undisturbed_chance():  # what is drawn in saving would be drawn behind the state that is saved
-            self.newest = self.checkpoints.write(self.step, tree, save)
+            best = self._best if self._best is not None and self._best.step == self.step else None
+            self.newest = self.checkpoints.write(self.step, tree, save, best=best)
         return self.newest
+
+    @property
+    def _best(self) -> Best | None:
+        return None if self.evaluation is None else self.evaluation.best
 
     def restore(self, checkpoint: Checkpoint) -> dict[str, Any]:
         """Put everything back as it was when this checkpoint was written, but for the files. Returns the arguments of
@@ -240,6 +243,8 @@ class Keeper:
         self.run_dir.rewind(checkpoint.step, checkpoint.state["round"]["files"], of=checkpoint.path.parent)
         self.run_dir.remove(FINISHED)
         self.checkpoints.forget_after(checkpoint.step)
+        if self._best is not None:
+            self.checkpoints.restore_best(self._best, of=checkpoint.path.parent)
         self.history[:] = recorded(self.run_dir)
         if (there := len(self.history)) != checkpoint.step:
             self.listener.note(f"metrics.jsonl has lost {self.round}s: {there} of {checkpoint.step} are there")
@@ -257,8 +262,8 @@ class Keeper:
         """
         place = self.run_dir.path
         try:
-            rounds = json.loads((place / FINISHED).read_text(encoding="utf-8"))["rounds"]
-        except (OSError, ValueError, KeyError, TypeError):
+            rounds = int(json.loads((place / FINISHED).read_text(encoding="utf-8"))["rounds"])
+        except (OSError, ValueError, KeyError, TypeError, OverflowError):
             # A run of a ClearPPO that wrote neither this file nor timings, if it has a model card.
             old = (place / "README.md").exists() and not (place / TIMINGS).exists()
             rounds = -1 if old and resume is None else None
@@ -268,7 +273,17 @@ class Keeper:
                 f"the run in {place} is finished{after} and has no checkpoint to go on from. Use another --output_dir, "
                 "or --overwrite_output_dir true to make it again."
             )
-        return rounds is not None and rounds >= self.n_rounds
+        if rounds is None or rounds < self.n_rounds:
+            return False
+        if not any(place.glob("model*.safetensors")):
+            if resume is None:
+                raise CheckpointError(
+                    f"the run in {place} is finished, but its model is gone, and there is no checkpoint to make it "
+                    "from. Use another --output_dir, or --overwrite_output_dir true to make it again."
+                )
+            self.listener.note("the run is finished, but its model is gone: it is made again from the last checkpoint")
+            return False
+        return True
 
     def left_as_it_is(self, checkpoint: Checkpoint | None) -> list[dict[str, float]]:
         """Say that there is nothing to do; the model is that of the last checkpoint. Returns the run's history."""

@@ -47,7 +47,8 @@ def load_weights(learned: Mapping[str, nn.Parameter], state: Mapping[str, Any], 
         which = f" ({', '.join(other[:3])}{', ...' if len(other) > 3 else ''})" if other else ""
         raise CheckpointError(
             f"{directory} is of a run that learns other weights{which}. Start from the same models with the same "
-            "--use_peft, --critic and --freeze_layers, or leave --resume_from_checkpoint out."
+            "--use_peft, --lora_r, --lora_target_modules, --critic and --freeze_layers, or leave "
+            "--resume_from_checkpoint out."
         )
     for name, weight in state["tensors"].items():
         learned[name].copy_(weight)
