@@ -58,9 +58,7 @@ def test_devices() -> None:
     assert select_device("auto").type in ("cpu", "cuda", "mps")
     assert isinstance(has_fast_bf16(torch.device("cpu")), bool)
     assert isinstance(keep_freed_memory(), bool)
-    with pytest.raises(
-        DeviceError, match="device = foo is none that torch knows. Use --device auto, cpu, cuda or mps."
-    ):
+    with pytest.raises(DeviceError, match="device = foo is none that torch knows"):
         select_device("foo")
 
 
