@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from benchmarks.kill_resume import files_of
 from clearppo.build.ppo import build_ppo
 from clearppo.build.steps import build_reward, build_sft
 from clearppo.config import PPOConfig, RewardModelConfig, SFTConfig, load_config
@@ -122,17 +123,6 @@ def train(kind: str, options: Options, *, kill_at: int = 0, resume: str | None =
         if run is not None:
             run.run_dir.release()
     return listener
-
-
-def files_of(run: Path) -> dict[str, bytes]:
-    """Every file of a finished run that its options, data and seed determine."""
-    return {
-        file.relative_to(run).as_posix(): file.read_bytes()
-        for file in sorted(run.rglob("*"))
-        if file.is_file()
-        and not any(part.startswith((".", "checkpoint-")) for part in file.relative_to(run).parts)
-        and file.name not in ("timings.jsonl", "best.json")
-    }
 
 
 def difference(left: Path, right: Path) -> str:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from clearppo.batch import Rollout
 from clearppo.errors import RewardError
 from clearppo.feedback.http_client import HTTPClient, Patience
-from clearppo.feedback.returned import finite_scores, given_completions, in_words
+from clearppo.feedback.returned import finite_scores, given_completions, in_words, require_json
 from clearppo.feedback.scorer import Scores, rows_in_words
 
 WireFormat = Literal["clearppo", "openrlhf"]
@@ -99,14 +99,7 @@ class HTTPScorer:
         return {"prompts": list(rollout.prompts.texts), "completions": given_completions(rollout), **others}
 
     def _body(self, rows: Mapping[str, list[Any]]) -> bytes:
-        for name, values in rows.items():
-            try:
-                json.dumps(values)
-            except (TypeError, ValueError, RecursionError) as error:
-                raise RewardError(
-                    f"the prompts' column `{name}` holds {in_words(values[0])}, which JSON cannot carry to "
-                    f"{self.client.who}. Write it as text or numbers, or remove the column."
-                ) from error
+        require_json(rows, self.client.who, "remove the column")
         return json.dumps(_without_nan(rows)).encode()
 
     def _answers(self, bodies: Sequence[bytes]) -> list[dict[str, Any]]:

@@ -1,7 +1,9 @@
 """What a source of scores gave back: one finite number a row, or an error of one sentence that names the rows."""
 
+import json
 import math
 import numbers
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -11,6 +13,19 @@ from torch import Tensor
 from clearppo.batch import Prompts, Rollout
 from clearppo.errors import RewardError, ScoreError
 from clearppo.feedback.scorer import rows_in_words
+
+
+def require_json(columns: Mapping[str, Sequence[Any]], to: str, mend: str) -> None:
+    """Raises RewardError for a column whose values JSON does not have, so that they cannot be carried `to` a source
+    in another process; `mend` ends "Write it as text or numbers, or ..."."""
+    for name, values in columns.items():
+        try:
+            json.dumps(values)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise RewardError(
+                f"the prompts' column `{name}` holds {in_words(values[0])}, which JSON cannot carry to {to}. "
+                f"Write it as text or numbers, or {mend}."
+            ) from error
 
 
 def finite_scores(returned: Any, prompts: Prompts, who: str) -> Float[Tensor, " B"]:

@@ -16,7 +16,7 @@ import torch
 from clearppo import errors
 from clearppo.batch import Rollout
 from clearppo.errors import ClearPPOError, RewardError
-from clearppo.feedback.returned import in_words
+from clearppo.feedback.returned import require_json
 from clearppo.feedback.scorer import Scores, rows_in_words
 
 TRIES = 2
@@ -58,14 +58,7 @@ class WorkerScorer:
 
     def _request(self, rollout: Rollout) -> str:
         columns = {name: list(column) for name, column in rollout.prompts.columns.items()}
-        for name, values in columns.items():
-            try:
-                json.dumps(values)
-            except (TypeError, ValueError, RecursionError) as error:
-                raise RewardError(
-                    f"the prompts' column `{name}` holds {in_words(values[0])}, which JSON cannot carry to the process "
-                    f"of {self.who}. Write it as text or numbers, or use --reward_worker false."
-                ) from error
+        require_json(columns, f"the process of {self.who}", "use --reward_worker false")
         ids = [row[mask].tolist() for row, mask in zip(rollout.responses, rollout.mask, strict=True)]
         request = {"prompts": rollout.prompts.texts, "completions": rollout.completions, "ids": ids, "columns": columns}
         return json.dumps(request)

@@ -12,6 +12,7 @@ the states. Nothing here runs in float64.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 from typing import Any
 
 import torch
@@ -136,7 +137,7 @@ class _Joint:
         self.weights = weights
         self.dtype = dtype
         sizes = [weight.full.shape[0] for weight in weights]
-        self.ends = torch.tensor([0, *sizes]).cumsum(0).tolist()
+        self.ends = list(accumulate(sizes, initial=0))
         self.full = _stacked([weight.full for weight in weights], dtype)
         terms = [(i, term) for i, weight in enumerate(weights) for term in weight.terms]
         self.terms = terms
@@ -163,7 +164,7 @@ class _Joint:
         if self.a is not None:
             y.addmm_(torch.mm(x, self.a.t()), self.b.t())
         if any(bias is not None for bias in biases):
-            for start, end, bias in zip(self.ends, self.ends[1:], biases, strict=False):
+            for (start, end), bias in zip(pairwise(self.ends), biases, strict=True):
                 if bias is not None:
                     y[:, start:end] += bias.to(self.dtype)
         return y
@@ -209,7 +210,7 @@ class _Joint:
         whole = torch.mm(g.t(), x)
         return [
             whole[start:end].to(weight.full.dtype) if learn else None
-            for start, end, weight, learn in zip(self.ends, self.ends[1:], self.weights, learns, strict=False)
+            for (start, end), weight, learn in zip(pairwise(self.ends), self.weights, learns, strict=True)
         ]
 
 

@@ -256,7 +256,8 @@ class Keeper:
         self.run_dir.write(FINISHED, json.dumps({"rounds": self.n_rounds}) + "\n")
 
     def done(self, resume: Checkpoint | None) -> bool:
-        """Whether the run in this directory, which is to go on from `resume`, has come to its end already.
+        """Whether the run in this directory, which is to go on from `resume`, has come to its end already; a note says
+        so if it has not even begun.
 
         Raises CheckpointError for one that ended earlier than this one shall, and has no checkpoint to go on from.
         """
@@ -274,6 +275,8 @@ class Keeper:
                 "or --overwrite_output_dir true to make it again."
             )
         if rounds is None or rounds < self.n_rounds:
+            if resume is None:
+                self.listener.note("there is no checkpoint to go on from: the run starts afresh")
             return False
         if not any(place.glob("model*.safetensors")):
             if resume is None:

@@ -66,11 +66,8 @@ class SupervisedRun(ABC, Generic[ConfigT, RowsT]):
         keeper, n = self.keeper, self.course.n_steps
         done = self.resume.step if self.resume else 0
         self.listener.started(replace(self.summary, done=done), n)
-        if self.config.run.resume_from_checkpoint == "auto":
-            if keeper.done(self.resume):
-                return keeper.left_as_it_is(self.resume)
-            if self.resume is None:
-                self.listener.note("there is no checkpoint to go on from: the run starts afresh")
+        if self.config.run.resume_from_checkpoint == "auto" and keeper.done(self.resume):
+            return keeper.left_as_it_is(self.resume)
         start = self._fresh() if self.resume is None else self._resumed(self.resume)
         with (
             self.track.trackers.running(self.config, self.summary, note=self.listener.note),
