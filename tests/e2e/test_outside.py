@@ -126,8 +126,9 @@ def test_when_patience_ends_the_run_says_why_and_can_go_on(served, clearppo, tmp
 
 def test_a_reward_model_is_served_to_a_run(served, clearppo, reward_model: str, tmp_path: Path) -> None:
     """As people do it: a server in a process of its own, and a run that asks it."""
+    options = ("--port", "0", "--bf16", "false", "--gather", "false")  # of two requests at a time either may be first
     process = subprocess.Popen(
-        [sys.executable, "-u", "-m", "clearppo.cli", "serve-reward", reward_model, "--port", "0", "--bf16", "false"],
+        [sys.executable, "-u", "-m", "clearppo.cli", "serve-reward", reward_model, *options],
         stdout=subprocess.PIPE,
         text=True,
     )

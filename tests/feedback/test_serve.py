@@ -243,6 +243,16 @@ def test_who_waits_shares_the_next_pass(slow: tuple[Slow, Batcher]) -> None:
     assert model.seen == [1, 3, 2, 6]
 
 
+def test_without_gathering_each_request_has_its_own_pass() -> None:
+    model = Slow()
+    batcher = Batcher(model, max_rows=1, max_waiting=12)
+    asked = [ask(batcher, "1"), ask(batcher, "2"), ask(batcher, "3", "4")]
+    model.go.set()
+    assert [future.result(20) for future in asked] == [[1], [2], [3, 4]]
+    assert model.seen == [1, 1, 2]
+    batcher.close()
+
+
 def test_a_bad_request_spoils_no_other(slow: tuple[Slow, Batcher]) -> None:
     model, batcher = slow
     ask(batcher, "1")

@@ -47,6 +47,7 @@ def build_server(
     host: str,
     port: int,
     batch_size: int = 16,
+    gather: bool = True,
     max_rows: int = 1024,
     max_body_mib: int = 16,
     device: str = "auto",
@@ -54,8 +55,9 @@ def build_server(
     auth_env: str | None = None,
     trust_remote_code: bool = False,
 ) -> RewardServer:
-    """Bind first, which is cheap, then load. `batch_size` answers are in the model at once; a request may hold
-    `max_rows` answers and `max_body_mib` MiB. `bf16` None: where the hardware gains by it.
+    """Bind first, which is cheap, then load. `batch_size` answers are in the model at once; with `gather`, requests that
+    wait share a pass. A request may hold `max_rows` answers and `max_body_mib` MiB. `bf16` None: where the hardware
+    gains by it.
 
     Raises ClearPPOError (ConfigError, DeviceError, ModelError).
     """
@@ -72,7 +74,8 @@ def build_server(
             trust_remote_code=trust_remote_code,
             autocast=has_fast_bf16(place) if bf16 is None else bf16,
         )
-        limits = Limits(batch_rows=max(GATHERED, batch_size), max_rows=max_rows, max_bytes=max_body_mib * 2**20)
+        gathered = max(GATHERED, batch_size) if gather else 1  # a request is never cut
+        limits = Limits(batch_rows=gathered, max_rows=max_rows, max_bytes=max_body_mib * 2**20)
         app = make_app(scorer, name=scorer.name, limits=limits, token=token, loopback=not is_open)
     except BaseException:
         bound.close()

@@ -4,7 +4,8 @@ from typing import Any
 
 import click
 
-BF16 = {"auto": None, "true": True, "false": False}
+GATHER = {"true": True, "false": False}
+BF16 = {"auto": None, **GATHER}
 
 
 @click.command()
@@ -17,6 +18,14 @@ BF16 = {"auto": None, "true": True, "false": False}
 @click.option("--max_rows", type=click.IntRange(1), default=1024, show_default=True, help="Most answers a request.")
 @click.option("--max_body_mib", type=click.IntRange(1), default=16, show_default=True, help="Largest request in MiB.")
 @click.option("--auth_env", metavar="NAME", default=None, help="Ask for the token in this environment variable.")
+@click.option(
+    "--gather",
+    type=click.Choice(list(GATHER)),
+    default="true",
+    show_default=True,
+    help="Requests that wait share a pass through the model: faster, but the last bits of a score then depend on what "
+    "came beside it. false: equal requests get equal bits.",
+)
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps.")
 @click.option("--bf16", type=click.Choice(list(BF16)), default="auto", show_default=True, help="Compute in bfloat16.")
 @click.option("--trust_remote_code", is_flag=True, help="Run model code that comes with the model.")
@@ -34,6 +43,7 @@ def serve_reward(model: str, **options: Any) -> None:
         host=options["host"],
         port=options["port"],
         batch_size=options["batch_size"],
+        gather=GATHER[options["gather"]],
         max_rows=options["max_rows"],
         max_body_mib=options["max_body_mib"],
         device=options["device"],
