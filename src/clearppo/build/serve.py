@@ -55,9 +55,8 @@ def build_server(
     auth_env: str | None = None,
     trust_remote_code: bool = False,
 ) -> RewardServer:
-    """Bind first, which is cheap, then load. `batch_size` answers are in the model at once; with `gather`, requests that
-    wait share a pass. A request may hold `max_rows` answers and `max_body_mib` MiB. `bf16` None: where the hardware
-    gains by it.
+    """Bind first, which is cheap, then load. `batch_size` answers are in the model at once; requests that wait share a
+    pass if `gather`. One may hold `max_rows` answers and `max_body_mib` MiB. `bf16` None: where the hardware gains.
 
     Raises ClearPPOError (ConfigError, DeviceError, ModelError).
     """
