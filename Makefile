@@ -7,7 +7,7 @@
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help quickstart test check format test-slow clean
+.PHONY: help quickstart test lint check format test-slow clean
 
 ARGS ?=
 PIP_ARGS ?=
@@ -26,7 +26,8 @@ $(shell $(BIN)/python -c '' 2>/dev/null || rm -f .venv/.stamp-*)
 help:
 	@echo "make quickstart   teach a small language model with PPO on this machine (ARGS=\"--seed 2\" passes flags)"
 	@echo "make test         all tests but the slow ones"
-	@echo "make check        format, lint, types, import contracts and the fast tests"
+	@echo "make lint         format, lint, types and import contracts"
+	@echo "make check        make lint and the fast tests"
 	@echo "make format       put the code into the house's format"
 	@echo "make test-slow    the slow tests only"
 	@echo "make clean        remove what the tools left behind, .venv too"
@@ -40,11 +41,13 @@ test: .venv/.stamp-dev
 test-slow: .venv/.stamp-dev
 	@$(BIN)/pytest -m slow $(ARGS)
 
-check: .venv/.stamp-dev
+lint: .venv/.stamp-dev
 	$(BIN)/ruff format --check --quiet .
 	$(BIN)/ruff check --quiet --output-format concise .
 	$(BIN)/basedpyright
 	$(BIN)/lint-imports --no-logo > .venv/lint-imports.txt || { cat .venv/lint-imports.txt; exit 1; }
+
+check: lint
 	$(BIN)/pytest -q -m "not slow and not e2e" --durations=0 --durations-min=2
 
 format: .venv/.stamp-dev
@@ -73,6 +76,7 @@ endef
 # and asks for packages that nothing here uses: hence --no-deps. The quickstart compiles only the modules that it
 # imports (--no-compile): a third of the installation saved; Python must be allowed to keep what it compiled.
 unexport PYTHONDONTWRITEBYTECODE
+TO_RUN := quickstart,view
 PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt $(PIP_ARGS)
 define install
 	@$(PIP) $(2) hatchling editables
@@ -83,7 +87,7 @@ endef
 .venv/.stamp-run: pyproject.toml constraints.txt
 	$(venv)
 	@echo "Installing ClearPPO and what it needs into .venv (once; it may take a minute or two) ..."
-	$(call install,quickstart,--no-compile)
+	$(call install,$(TO_RUN),--no-compile)
 	@touch $@
 
 .venv/.stamp-dev: pyproject.toml constraints.txt

@@ -22,7 +22,7 @@ import torch
 
 REPO = Path(__file__).resolve().parents[1]
 SHARED_DATA = REPO.parent / "shared" / "data"
-WHOLE_RUNS = (REPO / "tests" / "e2e", REPO / "tests" / "learns")
+WHOLE_RUNS = tuple(REPO / "tests" / name for name in ("e2e", "learns", "pages"))
 
 torch.set_num_threads(1)  # tiny models gain nothing by two, and lose tenfold when another process is busy
 
@@ -32,7 +32,7 @@ hypothesis.settings.load_profile("house")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Gives `e2e` to everything in tests/e2e and tests/learns, and skips `data` tests where there is no shared data."""
+    """Gives `e2e` to everything in WHOLE_RUNS, and skips `data` tests where there is no shared data."""
     for item in items:
         if any(item.path.is_relative_to(folder) for folder in WHOLE_RUNS):
             item.add_marker(pytest.mark.e2e)

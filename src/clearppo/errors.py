@@ -9,6 +9,7 @@
     │   └── ScoreError            a score that is infinite, or no number at all
     ├── RunDirError               the output directory: already used, not writable, no space
     ├── CheckpointError           a checkpoint to go on from: damaged, not there, or of a run with other options
+    ├── RecordError               a file of the record: damaged, not there, or of a newer ClearPPO
     └── TrainingError             training itself went wrong: the self-check failed
         ├── NumbersError          a loss, a gradient or a probability is not finite
         └── ShortOfMemoryError    the device's memory, or the machine's, does not suffice
@@ -67,6 +68,10 @@ class RunDirError(ClearPPOError):
 
 class CheckpointError(ClearPPOError):
     """A checkpoint is damaged or not there, or the run that shall go on from it is another one."""
+
+
+class RecordError(ClearPPOError):
+    """A file of a run's record is damaged, not there, or of a newer ClearPPO; or it is asked for what it has not."""
 
 
 class TrainingError(ClearPPOError):

@@ -1,15 +1,18 @@
-"""Locking a directory against other processes. The lock leaves nothing on the disk and ends with the process."""
+"""Locking a directory or a file against other processes. It leaves nothing on the disk and ends with the process."""
 
 import os
 import sys
+import time
 from pathlib import Path
 
 _HELD: dict[Path, tuple[int, int]] = {}
-"""The directories that this process has locked: the handle, and how many hold it."""
+"""What this process has locked: the handle, and how many hold it."""
+PATIENCE = 0.1
+"""Seconds for which a lock is waited for: `is_locked` of another process holds one for a moment."""
 
 
 def lock(path: Path) -> Path:
-    """Lock a directory; returns what `unlock` wants. Within one process any number may hold it.
+    """Lock a directory or a file that is there; returns what `unlock` wants. Within a process any number may hold it.
 
     Raises BlockingIOError if another process has locked it. The system lets go when a process ends, however it ends.
     File systems that know no locks, and Windows, do without.
@@ -20,15 +23,42 @@ def lock(path: Path) -> Path:
         import fcntl  # Windows has none
 
         handle = os.open(path, os.O_RDONLY)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(handle)
-            raise
-        except OSError:
-            pass
+        until = time.monotonic() + PATIENCE
+        while True:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() < until:
+                    time.sleep(PATIENCE / 10)
+                    continue
+                os.close(handle)
+                raise
+            except OSError:
+                pass
+            break
     _HELD[key] = (handle, holders + 1)
     return key
+
+
+def is_locked(path: Path) -> bool:
+    """Whether a process, this one or another, holds the lock of a directory; False where that cannot be told."""
+    if sys.platform == "win32":
+        return path.resolve() in _HELD
+    import fcntl
+
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)  # given back by closing
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    finally:
+        os.close(handle)
+    return False
 
 
 def unlock(key: Path) -> None:

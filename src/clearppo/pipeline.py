@@ -15,8 +15,8 @@ from clearppo.config import CommandConfig, Pipeline, PPOConfig, RewardModelConfi
 from clearppo.config.changes import SILENT
 from clearppo.config.kinds import qualified_name, spelled
 from clearppo.config.pipeline import as_typed
+from clearppo.disk import absent_directories, remove_empty
 from clearppo.errors import ClearPPOError, RunDirError
-from clearppo.rundir import absent_directories, remove_empty
 
 RECORD = "pipeline.json"
 SILENT_HERE = SILENT | {"output_file", "overwrite_output_file"}

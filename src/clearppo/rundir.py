@@ -19,7 +19,9 @@ output_dir/
   faults/             batches that could not be learned from, in step-N/, by train/faults.py
   watchdog-1.txt      where each thread stood when nothing went on for too long, by train/watchdog.py
   tensorboard/        with --report_to tensorboard: its event files, unless --tracking_dir names another place
+  report.html         what `clearppo report` has written; figures/ with its --png
   evaluation/         with --eval_steps: every measured answer, in step-N.jsonl (step-0: the start model's)
+  record/             of PPO: every token of every answer, in step-000012.parquet, by record/store.py
   checkpoint-12/      what the run needs to go on after 12 iterations (PPO) or steps, by train/checkpoint.py: the
                       model, training_state/, config.yaml, manifest.json
   best.json           which checkpoint was the best so far
@@ -40,6 +42,7 @@ from collections.abc import Generator, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from clearppo.disk import absent_directories, append_whole, make_writable, part_of, remove_empty, replace_whole
 from clearppo.errors import RunDirError
 from clearppo.lock import lock, unlock
 
@@ -51,18 +54,32 @@ OWN_FILES = (
     "reward_report.json",
     "best.json",
     "finished.json",
+    "report.html",
 )
 ROWS = ("metrics.jsonl", "timings.jsonl", "samples.jsonl")
 """The files of which each line belongs to a round, which it names as "step"."""
 EVALUATION = "evaluation"
 """The directory of the measured answers."""
+RECORD = "record"
+"""The directory of what every token earned."""
 FAULTS = "faults"
 """The directory of batches that could not be learned from."""
 EVENTS = "tensorboard"
 """The directory of TensorBoard's event files."""
 WATCHDOG = "watchdog-"
 """What the name of a file begins with that says where each thread stood; a number follows."""
-OWN_DIRECTORIES = ("value_model", "ema_model", "adapter", "profile", "interrupted", EVALUATION, FAULTS, EVENTS)
+OWN_DIRECTORIES = (
+    "figures",
+    "value_model",
+    "ema_model",
+    "adapter",
+    "profile",
+    "interrupted",
+    EVALUATION,
+    RECORD,
+    FAULTS,
+    EVENTS,
+)
 SAVING = ".saving-"
 """What the name of a directory in which results are being written begins with; a killed run leaves it behind."""
 GONE = f"{SAVING}gone-"
@@ -153,7 +170,7 @@ class RunDir:
             file = self.path / name
             with disk_errors(file, any_cause=True):
                 if of is not None and of.resolve() != self.path.resolve() and (of / name).exists():
-                    self._replace(name, (of / name).read_bytes())
+                    replace_whole(file, (of / name).read_bytes())
                 if not file.exists():
                     continue
                 lines = file.read_bytes().splitlines(keepends=True)
@@ -163,15 +180,16 @@ class RunDir:
                 if not kept:
                     file.unlink()
                 elif len(kept) < len(lines):
-                    self._replace(name, b"".join(kept))
-        with disk_errors(self.path / EVALUATION, any_cause=True):
-            if of is not None and of.resolve() != self.path.resolve():
-                for _, file in _measured(of):
-                    (self.path / EVALUATION).mkdir(exist_ok=True)
-                    self._replace(f"{EVALUATION}/{file.name}", file.read_bytes())
-            for number, file in _measured(self.path):
-                if number > step:
-                    file.unlink()
+                    replace_whole(file, b"".join(kept))
+        for directory in (EVALUATION, RECORD):
+            with disk_errors(self.path / directory, any_cause=True):
+                if of is not None and of.resolve() != self.path.resolve():
+                    for _, file in _of_rounds(of / directory):
+                        (self.path / directory).mkdir(exist_ok=True)
+                        replace_whole(self.path / directory / file.name, file.read_bytes())
+                for number, file in _of_rounds(self.path / directory):
+                    if number > step:
+                        file.unlink()
 
     def sizes(self) -> dict[str, int]:
         """How many bytes each file of rows has now, by name."""
@@ -201,8 +219,8 @@ class RunDir:
             for path in self.path.glob(f"{SAVING}*"):
                 shutil.rmtree(path, ignore_errors=True)
             for name in (*OWN_FILES, *ROWS):
-                self._beside(name).unlink(missing_ok=True)
-            for part in (self.path / EVALUATION).glob(".*.part"):
+                part_of(self.path / name).unlink(missing_ok=True)
+            for part in [part for name in (EVALUATION, RECORD) for part in (self.path / name).glob(".*.part")]:
                 part.unlink()
 
     def discard(self) -> None:
@@ -230,24 +248,7 @@ class RunDir:
         """Write a text file: beside it first, then renamed. The directory that `name` may begin with is made."""
         with disk_errors(self.path / name):
             (self.path / name).parent.mkdir(exist_ok=True)
-            self._replace(name, text.encode())
-
-    def _replace(self, name: str, content: bytes) -> None:
-        """Write a file beside its place, bring it to the disk, and rename it: no kill and no full disk leaves half."""
-        beside = self._beside(name)
-        try:
-            with beside.open("wb") as stream:
-                stream.write(content)
-                stream.flush()
-                os.fsync(stream.fileno())
-            beside.replace(self.path / name)
-        except BaseException:
-            beside.unlink(missing_ok=True)
-            raise
-
-    def _beside(self, name: str) -> Path:
-        file = self.path / name
-        return file.with_name(f".{file.name}.part")
+            replace_whole(self.path / name, text.encode())
 
     def remove(self, name: str) -> None:
         """Take a text file away, if it is there. Raises RunDirError."""
@@ -270,43 +271,6 @@ class RunDir:
                     entry.replace(place)
             finally:
                 shutil.rmtree(beside, ignore_errors=True)
-
-
-def free_name(path: Path) -> Path:
-    """The path, or the first of path-2, path-3, ... that does not exist."""
-    names = (path.with_name(f"{path.name}-{n}") for n in itertools.count(2))
-    return next(name for name in itertools.chain([path], names) if not name.exists())
-
-
-def absent_directories(path: Path) -> list[Path]:
-    """The directories that would have to be made for `path` to be one, itself first."""
-    return [directory for directory in (path, *path.parents) if not directory.exists()]
-
-
-def remove_empty(directories: Iterable[Path]) -> None:
-    """Remove these directories, as far as they are there and empty."""
-    for directory in directories:
-        with contextlib.suppress(OSError):
-            directory.rmdir()
-
-
-def make_writable(directory: Path) -> None:
-    """Make the directory if it is not there, and write something there. Raises OSError if either cannot be done."""
-    directory.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryFile(dir=directory) as probe:
-        probe.write(b"x")
-
-
-def append_whole(file: Path, text: str) -> None:
-    """Append `text` to a file; if that fails (OSError, or Ctrl-C in the middle) no part of it stays behind."""
-    before = file.stat().st_size if file.exists() else 0
-    try:
-        with file.open("a", encoding="utf-8") as stream:
-            stream.write(text)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.truncate(file, before)
-        raise
 
 
 @contextlib.contextmanager
@@ -355,9 +319,9 @@ def _checkpoints(path: Path) -> list[Path]:
     return sorted(p for p in found if p.name.removeprefix(CHECKPOINT).isdecimal() and p.is_dir())
 
 
-def _measured(path: Path) -> list[tuple[int, Path]]:
-    """The files of measured answers, each with its round."""
-    files = [(file.stem.removeprefix("step-"), file) for file in (path / EVALUATION).glob("step-*.jsonl")]
+def _of_rounds(directory: Path) -> list[tuple[int, Path]]:
+    """The files of a directory that has one for each round, or for some; each with its round."""
+    files = [(file.stem.removeprefix("step-"), file) for file in directory.glob("step-*.*")]
     return [(int(number), file) for number, file in files if number.isdecimal()]
 
 
@@ -379,7 +343,7 @@ def _row_step(file: Path, number: int, line: bytes, n_lines: int) -> float:
 
 def _delete_rows(path: Path) -> None:
     """What a run has left that ended in its first round: the directory may be somebody else's beside that."""
-    for directory in (EVALUATION, EVENTS, FAULTS):
+    for directory in (EVALUATION, RECORD, EVENTS, FAULTS):
         shutil.rmtree(path / directory, ignore_errors=True)
     for name in ROWS:
         (path / name).unlink(missing_ok=True)

@@ -103,5 +103,6 @@ def test_it_reads_like_what_a_person_would_write(load: Any) -> None:
         "optim",
         "eval",
         "run",
+        "record",
         "tracking",
     ]

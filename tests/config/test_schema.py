@@ -71,6 +71,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "resume_from_checkpoint": None, "allow_changed_options": False, "max_bad_steps": 3, "on_bad_steps": "stop",
         "watchdog_minutes": 30.0,
     },
+    "record": {"record_steps": 1, "record_answers": None, "record_limit_mib": 2048},
     "tracking": {"report_to": None, "run_name": None, "tracking_project": "clearppo", "tracking_dir": None},
 }  # fmt: skip
 REQUIRED = {"model_name_or_path", "dataset_name", "output_dir"}

@@ -133,7 +133,7 @@ def made_elsewhere() -> set[str]:
     by_a_run |= {*rundir.OWN_FILES, *rundir.MODEL_FILES, "value_head.safetensors", f"{rundir.CHECKPOINT}N/"}
     by_a_run |= {RECORD, *(f"{step}/" for step in SCHEMAS)}  # a pipeline's own file, and its steps' directories
     by_the_reader = {block.file for block in blocks(text_of(READMES[0])) if block.file}
-    return by_a_run | by_the_reader
+    return by_a_run | by_the_reader | {"labels.jsonl"}  # what clearppo label writes
 
 
 @each_page
@@ -294,7 +294,12 @@ def commands(group: click.Group) -> Iterator[click.Command]:
 
 def flags() -> set[str]:
     ours = {f"--{name}" for name in (*leaves(), *ALIASES)}
-    clicks = {option for command in commands(main) for parameter in command.params for option in parameter.opts}
+    clicks = {
+        option
+        for command in commands(main)
+        for parameter in command.params
+        for option in (*parameter.opts, *parameter.secondary_opts)
+    }
     scripts = (iteration, vs_trl, generation, memory, microbatch)
     theirs = {
         option for script in scripts for action in script.arguments()._actions for option in action.option_strings

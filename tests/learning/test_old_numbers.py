@@ -195,7 +195,7 @@ def test_the_host_never_waits_for_a_gpu_between_the_cut_and_the_step(tmp_path: P
     for again in range(2):  # the first time kernels are loaded, which may wait
         torch.cuda.set_sync_debug_mode("error" if again else "default")
         try:
-            for micro, texts in parts:
+            for _, micro, texts in parts:
                 analysis, kl_tokens = _analyse(policy, micro, texts, objective, None)
                 seen = _as_seen_by(analysis, micro) if first_is_old else micro
                 LocalEngine(device).backward(ppo_loss(analysis, seen, objective, count, kl_tokens))

@@ -7,6 +7,7 @@ from random import Random
 import pytest
 import torch
 
+from clearppo.record import Store, steps
 from tests.resume.runs import Options, difference, files_of, options_of, train
 from tests.tiny import tiny_causal_lm
 
@@ -68,6 +69,21 @@ def test_a_reward_model_on_the_policys_trunk(model: str, tmp_path: Path, place: 
     events = train("ppo", options).events
     killed = place("killed")
     train("ppo", options, kill_at=events.index("step 5") + 1)
+    train("ppo", options, resume="auto")
+    assert difference(whole, killed) == ""
+
+
+def test_a_record_that_is_thinned(model: str, tmp_path: Path, place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files that a killed run has written and removed after its checkpoint have no part in which ones stay."""
+    options = {**options_of("ppo", tmp_path, model), "record_answers": "2"}
+    store = Store.__init__
+    monkeypatch.setattr(Store, "__init__", lambda *args, limit, **more: store(*args, limit=40_000, **more))
+    whole = place("whole")
+    events = train("ppo", options).events
+    assert steps(whole) == [1, 4, 6]
+    killed = place("killed")
+    for step in (3, 5, 6):
+        train("ppo", options, kill_at=events.index(f"step {step}") + 1, resume="auto")
     train("ppo", options, resume="auto")
     assert difference(whole, killed) == ""
 

@@ -276,6 +276,60 @@ def test_a_labeller_from_a_file(options: dict[str, Any], tmp_path: Path) -> None
     assert all(row["scores"] == [len(answer) for answer in row["completions"]] for row in rows)
 
 
+# --------------------------------------------------------------------------------------------- for people
+
+
+def test_answers_for_people_have_no_judgement(options: dict[str, Any]) -> None:
+    """The same answers as with a labeller, those of tied prompts too; `clearppo label` reads them."""
+    from clearppo.data.candidates import read_candidates, read_source
+
+    judged = made(options, num_completions=2)
+    people = elsewhere(options, "people")
+    rows = made(options, labeller=None, for_human=True, num_completions=2, output_file=people)
+    assert [list(row) for row in rows] == [["prompt", "completions", "tag", "note"]] * len(rows)
+    by_prompt = {row["prompt"]: row["completions"] for row in rows}
+    assert all(by_prompt[row["prompt"]] == row["completions"] for row in judged)
+    items = read_candidates({people: read_source(people)}).items
+    assert {item.prompt: list(item.completions) for item in items} == by_prompt
+    with pytest.raises(ClearPPOError, match="or compare the answers yourself with clearppo label"):
+        load_comparisons(people)
+
+
+def test_alike_answers_wait_for_nobody(options: dict[str, Any]) -> None:
+    people = {**options, "labeller": None, "for_human": True}
+    run, summary = scripted(people, "a", "b", "a")
+    assert all(row["completions"] == ["a", "b"] for row in rows_of(summary.path))
+    assert (summary.prompts, summary.answers, summary.identical, summary.pairs) == (6, 12, 6, 0)
+    assert "people will say which is better" in run.summary.objective
+    shown = dict(summary.table().rows)
+    assert shown == {
+        "prompts": "6", "answers": "12", "left out: answers that repeat another one": "6",
+        "mean length of an answer (tokens)": "2",
+    }  # fmt: skip
+    with pytest.raises(RewardError, match="the answers to each of 6 prompts are alike"):
+        scripted({**people, "output_file": elsewhere(options, "alike")}, "a", "a ")
+
+
+def test_one_answer_of_each_model_for_people(options: dict[str, Any]) -> None:
+    rows = made(options, labeller=None, for_human=True, num_completions=1)
+    assert [len(row["completions"]) for row in rows] == [1] * len(TEXTS)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"for_human": True}, "labeller and for_human are given"),
+        ({"labeller": None}, "and --for_human (people do, with clearppo label)"),
+        ({"labeller": None, "for_human": True, "min_gap": 1}, "min_gap = 1 has no effect because for_human = true"),
+        ({"num_completions": 1}, "num_completions = 1 leaves nothing to compare"),
+    ],
+)
+def test_people_or_a_labeller(given: dict[str, Any], words: str, options: dict[str, Any]) -> None:
+    with pytest.raises(ClearPPOError) as caught:
+        build({**options, **given})
+    assert words in str(caught.value)
+
+
 # --------------------------------------------------------------------------------------------- ending early
 
 

@@ -216,6 +216,43 @@ def test_a_run_that_goes_on_elsewhere_takes_its_rows_along(tmp_path: Path) -> No
     assert len(list((first.path / "evaluation").iterdir())) == 3
 
 
+def recorded(path: Path, *steps: int) -> None:
+    (path / "record").mkdir()
+    for step in steps:
+        (path / "record" / f"step-{step:06d}.parquet").write_bytes(bytes([step % 256]))
+
+
+def test_the_record_of_later_rounds_goes_and_that_of_another_directory_comes_along(tmp_path: Path) -> None:
+    first = ran(tmp_path / "first", 3)
+    recorded(first.path, 1, 2, 3, 1_000_000)
+    second = RunDir.create(tmp_path / "second")
+    second.rewind(2, of=first.path)
+    assert {file.name: file.read_bytes() for file in (second.path / "record").iterdir()} == {
+        "step-000001.parquet": b"\1", "step-000002.parquet": b"\2",
+    }  # fmt: skip
+    assert len(list((first.path / "record").iterdir())) == 4
+    first.rewind(1)
+    assert [file.name for file in (first.path / "record").iterdir()] == ["step-000001.parquet"]
+
+
+def test_what_a_run_has_recorded_and_reported_goes_with_it(tmp_path: Path) -> None:
+    ran(tmp_path, 3).release()
+    recorded(tmp_path, 1, 2)
+    (tmp_path / "figures").mkdir()
+    for name in ("report.html", "figures/score.png", "mine.html"):
+        (tmp_path / name).write_text("x")
+    RunDir.create(tmp_path, overwrite=True).begin()
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["mine.html"]
+
+
+def test_a_file_of_the_record_that_was_not_finished_is_taken_away(tmp_path: Path) -> None:
+    run = ran(tmp_path, 1)
+    recorded(tmp_path, 1)
+    (tmp_path / "record" / ".step-000002.parquet.part").write_text("x")
+    run.tidy()
+    assert [file.name for file in (tmp_path / "record").iterdir()] == ["step-000001.parquet"]
+
+
 @pytest.mark.parametrize("rest", ['{"step": 4, "lo', '{"step": 2}', "\0\0", '{"step": "x"}\n', "\xff"])
 def test_a_line_that_a_kill_has_cut_short_goes(rest: str, tmp_path: Path) -> None:
     run = ran(tmp_path, 3)

@@ -47,15 +47,21 @@ from clearppo.models.ema import EMA
 from clearppo.models.frozen_layers import Freeze
 from clearppo.models.loading import context_length, refuse_reward_model
 from clearppo.models.policy import FrozenReference, Policy
+from clearppo.record import Store
 from clearppo.rollout import Truncation
 from clearppo.rollout.inprocess import InProcessSampler
 from clearppo.rollout.sample import OldLogProbs
-from clearppo.rundir import RunDir
+from clearppo.rundir import RECORD, RunDir
 from clearppo.train.listener import Listener, Silence
 from clearppo.train.ppo import Recipe
+from clearppo.train.recording import Recorder
 from clearppo.train.run import PPORun
 from clearppo.train.summary import summarise
 from clearppo.train.track import Track
+
+MIB = 2**20
+TOKEN_BYTES = 100
+"""What the record holds of a token, with some to spare (benchmarks/record.py)."""
 
 
 def build_ppo(config: PPOConfig, *, listener: Listener | None = None) -> PPORun:
@@ -122,7 +128,7 @@ def _wired(
     # When all models are there: what they take is not free.
     passes = _passes(config, output, policy, exact=sampler.decoder.exact)
     _bound(passes, reference, scorer)
-    track = _track(config, output.run_dir, listener)
+    track = _track(config, output.run_dir, tokenizer, listener, recipe, passes)
     evaluation = make_evaluation(
         config, measures, policy=policy, tokenizer=tokenizer, sampler=sampler, reference=reference, passes=passes,
         truncation=recipe.truncation, track=track, run_dir=output.run_dir,
@@ -169,13 +175,27 @@ def _bound(passes: Passes, reference: FrozenReference, scorer: WeightedScorer) -
             source.batch_tokens = passes.micro_batch_tokens
 
 
-def _track(config: PPOConfig, run_dir: RunDir, listener: Listener) -> Track:
+def _track(
+    config: PPOConfig, run_dir: RunDir, tokenizer: Any, listener: Listener, recipe: Recipe, passes: Passes
+) -> Track:
+    options = config.record
+    limit = options.record_limit_mib * MIB
     return Track(
         run_dir,
         listener,
         sample_steps=config.run.sample_steps,
         logging_steps=config.run.logging_steps,
         trackers=make_trackers(config.tracking, config.run.output_dir),
+        record=Recorder(
+            Store(run_dir.path / RECORD, every=options.record_steps, last=recipe.n_iterations, limit=limit),
+            tokenizer,
+            recipe=recipe,
+            objective=ppo_objective(config),
+            passes=passes,
+            scaled=config.reward.score_scaling,
+            answers=options.record_answers,
+            note=listener.note,
+        ),
     )
 
 
@@ -361,4 +381,15 @@ def _require_space(config: PPOConfig, output: Output, policy: Policy) -> None:
     learned = bytes_of(learned_parameters(policy))
     # Adam's two moments, and with LoRA no model.
     weights = learned if config.model.use_peft else actor + of_critic
-    output.require_space(config, result=actor + of_critic + of_average, checkpoint=weights + 2 * learned + of_average)
+    result = actor + of_critic + of_average + _record_bytes(config)
+    output.require_space(config, result=result, checkpoint=weights + 2 * learned + of_average)
+
+
+def _record_bytes(config: PPOConfig) -> int:
+    """What the record will take, if all answers are of full length."""
+    options, batch = config.record, config.run.batch_size
+    if not options.record_steps:
+        return 0
+    files = config.num_iterations // options.record_steps + 2  # the first and the last in any case
+    tokens = min(batch, options.record_answers or batch) * config.sampling.response_length
+    return min(files * tokens * TOKEN_BYTES, options.record_limit_mib * MIB)

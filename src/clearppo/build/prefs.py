@@ -28,7 +28,7 @@ from clearppo.models.build import make_policy
 from clearppo.models.loading import refuse_reward_model
 from clearppo.models.policy import Policy
 from clearppo.rollout.inprocess import InProcessSampler
-from clearppo.train.comparing import prefs_headline
+from clearppo.train.comparing import answers_headline, prefs_headline
 from clearppo.train.listener import Listener, Silence, Summary
 from clearppo.train.part_file import PartFile
 from clearppo.train.prefs import PrefsRun, check_columns
@@ -58,8 +58,8 @@ def check_prefs(config: PrefsConfig, unmade: Container[str] = ()) -> None:
 
     Models in `unmade` are not there yet: an earlier step will make them. Raises ClearPPOError.
     """
-    if _light_scorer(config) is None:
-        find_reward_model(str(config.label.reward_model_path), trust_remote_code=config.model.trust_remote_code)
+    if _light_scorer(config) is None and config.label.reward_model_path is not None:
+        find_reward_model(config.label.reward_model_path, trust_remote_code=config.model.trust_remote_code)
     _rows(config)
     if config.model.model_name_or_path not in unmade:
         refuse_reward_model(config.model.model_name_or_path)
@@ -81,7 +81,7 @@ def _wired(
     listener: Listener,
 ) -> PrefsRun:
     listener.phase("loading")
-    scorer = light or _reward_model(config, engine.device)
+    scorer = light if config.label.reward_model_path is None else _reward_model(config, engine.device)
     loaded = load_model(config.model, note=listener.note)
     prompts = encode_prompts(
         rows,
@@ -118,7 +118,8 @@ def _prompt_order(count: int, most: int | None, seed: int) -> list[int]:
 
 
 def _light_scorer(config: PrefsConfig) -> Scorer | None:
-    """A labeller that costs nothing to make, tried as far as it can be without answers; None for a reward model."""
+    """A labeller that costs nothing to make, tried as far as it can be without answers; None for a reward model, and
+    for people."""
     label = config.label
     if label.labeller is not None:
         function = load_reward_function(label.labeller, option="labeller", noun="labeller")
@@ -152,12 +153,13 @@ def _keep_prompts(config: PrefsConfig) -> None:
 
 
 def _summary(
-    config: PrefsConfig, policy: Policy, loaded: Loaded, prompts: PromptSet, count: int, scorer: Scorer
+    config: PrefsConfig, policy: Policy, loaded: Loaded, prompts: PromptSet, count: int, scorer: Scorer | None
 ) -> Summary:
     """What is about to be made, for people."""
     label, sampling = config.label, config.sampling
-    who = f"labeller {scorer.names[0]}" if label.labeller else label.reward_model_path or label.judge_url
+    who = f"labeller {scorer.names[0]}" if scorer and label.labeller else label.reward_model_path or label.judge_url
     gap = f" by more than {label.min_gap:g}" if label.min_gap else ""
+    better = "people will say which is better" if scorer is None else f"better is what {who} scores higher{gap}"
     parameters = sum(parameter.numel() for parameter in loaded.model.parameters())
     model = {
         "model": "answers",
@@ -173,8 +175,7 @@ def _summary(
             f"left out (the longest has {prompts.longest})"
         )
     return Summary(
-        objective=f"comparisons of {sampling.num_completions} answers to each prompt: better is what {who} scores "
-        f"higher{gap}",
+        objective=f"comparisons of {sampling.num_completions} answers to each prompt: {better}",
         facts=[
             ("prompts", f"{count} from {config.data.dataset_name}"),
             ("answers", f"up to {sampling.response_length} tokens at temperature {sampling.temperature:g}"),
@@ -184,5 +185,5 @@ def _summary(
         models=[model],
         notes=notes,
         round="batch",
-        headline=prefs_headline,
+        headline=answers_headline if scorer is None else prefs_headline,
     )

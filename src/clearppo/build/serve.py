@@ -6,16 +6,14 @@ from typing import Any
 
 import torch
 
+from clearppo import web
 from clearppo.engines.local import has_fast_bf16, select_device
-from clearppo.errors import ConfigError
 from clearppo.feedback.http_client import token_from
 from clearppo.feedback.model import RewardModelScorer
-from clearppo.feedback.serve import LOOPBACK, Limits, make_app
+from clearppo.feedback.serve import Limits, make_app
 
 GATHERED = 64
 """Rows of several requests that pass through the model in one go, at least; it sorts them by length."""
-BACKLOG = 512
-"""Connections that may wait to be taken."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,11 +32,7 @@ class RewardServer:
 
     def server(self) -> Any:
         """A uvicorn server; its `should_exit` ends it."""
-        import uvicorn
-
-        # One line an error, none a request: a run asks thousands of times.
-        config = uvicorn.Config(self.app, log_level="warning", access_log=False, timeout_graceful_shutdown=30)
-        return uvicorn.Server(config)
+        return web.make_server(self.app)
 
 
 def build_server(
@@ -62,8 +56,8 @@ def build_server(
     """
     place = select_device(device)
     token = token_from(auth_env, "auth_env")
-    is_open = host not in LOOPBACK
-    bound = _bound(host, port)
+    is_open = host not in web.LOOPBACK
+    bound = web.listen(host, port)
     try:
         scorer = RewardModelScorer.load(
             model,
@@ -79,25 +73,4 @@ def build_server(
     except BaseException:
         bound.close()
         raise
-    shown = f"[{host}]" if ":" in host else host
-    return RewardServer(app=app, socket=bound, url=f"http://{shown}:{bound.getsockname()[1]}/score", is_open=is_open)
-
-
-def _bound(host: str, port: int) -> socket.socket:
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        bound = socket.socket(family, kind, protocol)
-    except (OSError, UnicodeError) as error:
-        raise ConfigError(f"host = {host} is no address of this machine ({error}). Use --host 127.0.0.1.") from error
-    try:
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        bound.bind(address)
-    except OSError as error:
-        bound.close()
-        raise ConfigError(
-            f"cannot listen on host = {host}, port = {port} ({error.strerror or error}). Use another --port, or 0 for "
-            "any that is free."
-        ) from error
-    bound.listen(BACKLOG)
-    bound.set_inheritable(True)
-    return bound
+    return RewardServer(app=app, socket=bound, url=f"{web.address(host, bound)}/score", is_open=is_open)

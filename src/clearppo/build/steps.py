@@ -1,6 +1,7 @@
 """From an SFTConfig or a RewardModelConfig to the objects of a run, as build/ppo.py does it for PPO."""
 
 from collections.abc import Callable, Container, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
@@ -70,7 +71,7 @@ def build_reward(config: RewardModelConfig, *, listener: Listener | None = None)
     engine = make_engine(config.model.device, deterministic=config.run.deterministic)
     torch.manual_seed(config.run.seed)
     template, references = _judgement(config), _references(config)
-    rows = _rows(config, load_comparisons, split_comparisons)
+    rows = _rows(config, partial(load_comparisons, note=listener.note), split_comparisons)
     with run_directory(config, _inputs(config), listener) as output:
         return _wired_reward(config, engine, template, rows, references, output, listener)
 

@@ -10,7 +10,8 @@ from clearppo.config import PrefsConfig, load_config
 GUIDE = Guide(
     schema=PrefsConfig,
     introduction="Make comparisons: sample several answers to each prompt from a model and have them compared by a "
-    "Python function, a reward model, or a judge behind a URL. Writes a .jsonl file that clearppo reward reads.",
+    "Python function, a reward model, a judge behind a URL, or people. Writes a .jsonl file that clearppo reward "
+    "reads, or clearppo label where people compare.",
     examples=(
         (
             "compared by a function of yours",
@@ -20,6 +21,12 @@ GUIDE = Guide(
         (
             "compared by a server",
             "clearppo prefs --config prefs.yaml --judge_url http://127.0.0.1:8000/score --num_completions 8",
+        ),
+        (
+            "compared by you",
+            "clearppo prefs --model_name_or_path runs/sft --dataset_name prompts.jsonl --for_human \\",
+            "               --num_completions 2 --output_file answers.jsonl",
+            "clearppo label answers.jsonl",
         ),
     ),
     config="YAML in sections, as below: `sampling:` and under it `num_completions: 8`.",

@@ -1,6 +1,7 @@
 """`clearppo quickstart`: SFT, a reward model and PPO on a real language model, in minutes, on a laptop."""
 
 import json
+import shlex
 import time
 from importlib.resources import files
 from pathlib import Path
@@ -49,6 +50,7 @@ def quickstart(
     pipeline = load_pipeline(recipe="quickstart", flags=flags)
 
     from clearppo.cli.quickstart_tables import result_of, show
+    from clearppo.disk import replace_whole
     from clearppo.pipeline import run_pipeline
 
     began = time.monotonic()
@@ -60,8 +62,26 @@ def quickstart(
 
     result = result_of(comparison, report)
     text = json.dumps(result, indent=2, ensure_ascii=False) + "\n"
-    (directory / "evaluation.json").write_text(text, encoding="utf-8")
+    replace_whole(directory / "evaluation.json", text.encode())
     show(result, directory, time.monotonic() - began)
+    click.echo(look_inside(directory))
+
+
+def look_inside(directory: Path) -> str:
+    """Write the report and say how to see more, or why there is none: the packages that it takes are an extra."""
+    from clearppo.errors import ClearPPOError
+    from clearppo.ui.report import write_report
+
+    try:
+        [page] = write_report(directory)
+    except ClearPPOError as error:
+        return f"No report: {error}"
+    place = shlex.quote(str(directory))
+    return (
+        f"The report: {page}\n"
+        f"Again:       clearppo report {place}\n"
+        f"Look inside: clearppo view {place}  (every answer, every token, in the browser)"
+    )
 
 
 def headline(text: str) -> None:

@@ -17,6 +17,7 @@ from clearppo.config.model_sections import ModelConfig, NetworkConfig, ReadModel
 from clearppo.config.objective import objective
 from clearppo.config.pipeline import Pipeline, load_pipeline
 from clearppo.config.recipes import list_recipes, recipe_summary, recipe_text
+from clearppo.config.record_section import RecordConfig
 from clearppo.config.run_sections import RunConfig, TrainRunConfig
 from clearppo.config.schema import PPOConfig
 from clearppo.config.section import Section
@@ -56,6 +57,7 @@ __all__ = [
     "RLHFConfig",
     "RMConfig",
     "ReadModelConfig",
+    "RecordConfig",
     "RewardConfig",
     "RewardDataConfig",
     "RewardFunction",

@@ -27,7 +27,8 @@ SILENT = frozenset({
     *RESUMING, "output_dir", "overwrite_output_dir", "logging_steps", "sample_steps", "profile", "save_steps",
     "save_total_limit", "trust_remote_code", "report_to", "run_name", "tracking_project", "tracking_dir",
     "max_bad_steps", "on_bad_steps", "watchdog_minutes", "reward_timeout", "reward_concurrency",
-    "reward_request_timeout", "reward_patience", "reward_auth_env", "reward_missing",
+    "reward_request_timeout", "reward_patience", "reward_auth_env", "reward_missing", "record_steps", "record_answers",
+    "record_limit_mib",
 })  # fmt: skip
 """Where results go, how often they are kept, how much of them is shown, and what is done about the world's faults."""
 MEASURED = frozenset({

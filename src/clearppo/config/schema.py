@@ -11,6 +11,7 @@ from clearppo.config.kinds import qualified_name, spelled
 from clearppo.config.learning_sections import KLConfig, PPOOptimConfig, PPOSection, PtxConfig
 from clearppo.config.messages import InertOptionError, OptionError, listed
 from clearppo.config.model_sections import ModelConfig
+from clearppo.config.record_section import RecordConfig
 from clearppo.config.rules import check_device, check_function_name, check_resume, check_warmup
 from clearppo.config.run_sections import RunConfig
 from clearppo.config.tracking_section import TrackingConfig, check_tracking
@@ -35,6 +36,7 @@ class PPOConfig(CommandConfig):
     optim: PPOOptimConfig = PPOOptimConfig()
     eval: EvalConfig = EvalConfig()
     run: RunConfig
+    record: RecordConfig = RecordConfig()
     tracking: TrackingConfig = TrackingConfig()
 
     @property

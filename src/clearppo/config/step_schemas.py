@@ -73,14 +73,20 @@ class PrefsConfig(CommandConfig):
             "labeller": self.label.labeller,
             "reward_model_path": self.label.reward_model_path,
             "judge_url": self.label.judge_url,
+            "for_human": self.label.for_human or None,
         }
         given = [name for name, value in sources.items() if value is not None]
         if len(given) != 1:
             what = f"{listed(given)} are given" if given else "Nothing says which answer is better"
             raise OptionError(
                 given[0] if given else "labeller",
-                f"{what}. Set one of --labeller file.py:name (a Python function), --reward_model_path DIR and "
-                "--judge_url URL.",
+                f"{what}. Set one of --labeller file.py:name (a Python function), --reward_model_path DIR, "
+                "--judge_url URL and --for_human (people do, with clearppo label).",
+            )
+        if self.sampling.num_completions == 1 and not self.label.for_human:
+            raise OptionError(
+                "num_completions",
+                "num_completions = 1 leaves nothing to compare. Set --num_completions to at least 2.",
             )
         check_device(self.model)
 

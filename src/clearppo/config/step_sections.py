@@ -12,6 +12,7 @@ from clearppo.config.section import Section
 from clearppo.config.tracking_section import ReportTo, TrackingDir, TrackingProject
 
 _NORMALISED = OnlyIf("score_normalisation", "is set", "scores stay as trained", "--score_normalisation mean-std")
+_SCORED = OnlyIf("for_human", "equals", "people compare the answers", "--for_human false", value=False)
 _RANKED = OnlyIf(
     "rm_loss", "in", "it compares no pairs of end scores", "--rm_loss pairwise", value=("pairwise", "k-wise")
 )
@@ -154,11 +155,17 @@ class RMOptimConfig(SFTOptimConfig):
 class CandidatesConfig(AnswerConfig):
     """How the answers that are compared are drawn from the model."""
 
-    num_completions: int = Field(default=4, ge=2, le=10_000, description="Answers to each prompt. Usual: 4 to 9.")
+    num_completions: int = Field(
+        default=4,
+        ge=1,
+        le=10_000,
+        description="Answers to each prompt. Usual: 4 to 9, and 2 to 4 for people. 1 is for people who compare models: "
+        "clearppo label takes several files.",
+    )
 
 
 class LabelConfig(Section):
-    """Who compares the answers: a Python function, a reward model, or a judge behind a URL; one of the three."""
+    """Who compares the answers: a Python function, a reward model, a judge behind a URL, or people; one of the four."""
 
     labeller: str | Callable[..., Any] | None = Field(
         default=None,
@@ -173,7 +180,10 @@ class LabelConfig(Section):
         min_length=1,
         description='A server that takes POST {"prompts": [...], "completions": [...]} and answers {"scores": [...]}.',
     )
-    min_gap: float = Field(
+    for_human: bool = Field(
+        default=False, description="Write the answers without any judgement, for people to compare with clearppo label."
+    )
+    min_gap: Annotated[float, _SCORED] = Field(
         default=0.0,
         ge=0,
         le=1_000_000,

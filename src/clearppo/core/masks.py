@@ -80,10 +80,20 @@ def whiten(
 
     Raises ValueError if the mask is empty.
     """
-    mean = masked_mean(x, mask)
+    mean, factor = whitening(x, mask, unbiased, eps)
     # Through `kept` here too: a NaN selected away only at the end would return in the gradient of the product.
-    scaled = (kept(x, mask) - mean) * torch.rsqrt(masked_var(x, mask, unbiased) + eps)
+    scaled = (kept(x, mask) - mean) * factor
     return kept(scaled if shift_mean else scaled + mean, mask)
+
+
+def whitening(
+    x: Float[Tensor, "*shape"], mask: Bool[Tensor, "*shape"], unbiased: bool = False, eps: float | int = 1e-8
+) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+    """What `whiten` takes off, the mean, and what it multiplies with, 1 / sqrt(var + eps).
+
+    Raises ValueError if the mask is empty.
+    """
+    return masked_mean(x, mask), torch.rsqrt(masked_var(x, mask, unbiased) + eps)
 
 
 def last_index(mask: Bool[Tensor, "B T"]) -> Int[Tensor, " B"]:

@@ -72,6 +72,20 @@ def read_comparisons(located: Sequence[Located], source: str) -> tuple[Compariso
 
 
 def _chosen_rejected(row: Mapping[str, Any], where: str, place: str) -> Comparison:
+    prompt, answers = _pair_answers(row, place)
+    margin = check_number(row["margin"], "margin", place, minimum=0) if row.get("margin") is not None else 0.0
+    return Comparison(
+        prompt=prompt,
+        answers=answers,
+        pairs=((0, 1),),
+        margins=(margin,),
+        choice=0,
+        labels=None,
+        where=where,
+    )
+
+
+def _pair_answers(row: Mapping[str, Any], place: str) -> tuple[Text, tuple[str, ...]]:
     chosen, rejected = (_text_or_messages(row[key], key, place) for key in ("chosen", "rejected"))
     if isinstance(chosen, str) is not isinstance(rejected, str):
         raise DataError(
@@ -89,44 +103,47 @@ def _chosen_rejected(row: Mapping[str, Any], where: str, place: str) -> Comparis
             raise DataError(f"{place}: the answer in `{key}` is empty. Write one, or remove the row.")
     if better == worse:
         raise DataError(f"{place}: `chosen` and `rejected` are identical ({shown(better)}). Remove the row.")
-    margin = check_number(row["margin"], "margin", place, minimum=0) if row.get("margin") is not None else 0.0
-    return Comparison(
-        prompt=prompt,
-        answers=(better, worse),
-        pairs=((0, 1),),
-        margins=(margin,),
-        choice=0,
-        labels=None,
-        where=where,
-    )
+    return prompt, (better, worse)
 
 
 def _ranked(row: Mapping[str, Any], where: str, place: str) -> Comparison:
+    prompt, answers = _ranked_answers(row, place)
+    return _judged(prompt, answers, {**row, **_inside(row["completions"], place)}, where, place)
+
+
+def _ranked_answers(row: Mapping[str, Any], place: str) -> tuple[Text, tuple[str, ...]]:
     entries = row["completions"]
     if not isinstance(entries, list | tuple):
         raise DataError(f"{place}: `completions` is {article(entries)}; it must be a list of answers. Mend the row.")
     answers = [_answer(entry, f"{place}, completion {number}") for number, entry in enumerate(entries, start=1)]
-    row = {**row, **_inside(entries, place)}
     chat = any(not isinstance(_bare(entry), str) for entry in entries)
-    return _judged(_prompt(row, place, chat=chat), answers, row, where, place)
+    return _prompt(row, place, chat=chat), tuple(answers)
 
 
 def _samples(row: Mapping[str, Any], where: str, place: str) -> Comparison:
     """lm-human-preferences: `query`, `sample0`, `sample1`, ..., and `best`, the number of the one that was picked."""
+    return _judged(*_sample_answers(row, place), row, where, place)
+
+
+def _sample_answers(row: Mapping[str, Any], place: str) -> tuple[Text, tuple[str, ...]]:
     names = [f"sample{number}" for number in range(len(row)) if f"sample{number}" in row]
-    answers = [_answer(row[name], f"{place}, {name}") for name in names]
-    return _judged(_prompt(row, place), answers, row, where, place)
+    answers = tuple(_answer(row[name], f"{place}, {name}") for name in names)
+    return _prompt(row, place), answers
 
 
 def _summaries(row: Mapping[str, Any], where: str, place: str) -> Comparison:
     """summarize-from-feedback: `info` (the post), `summaries` of {"text"}, and `choice`."""
+    return _judged(*_summary_answers(row, place), row, where, place)
+
+
+def _summary_answers(row: Mapping[str, Any], place: str) -> tuple[Text, tuple[str, ...]]:
     info, summaries = row["info"], row["summaries"]
     if not isinstance(info, Mapping) or not isinstance(summaries, list | tuple) or info.get("post") is None:
         raise DataError(
             f"{place}: `info` must be an object with a `post`, and `summaries` a list of objects with `text`. Mend it."
         )
     answers = [spaced(_answer(entry, f"{place}, summary {number}")) for number, entry in enumerate(summaries, start=1)]
-    return _judged(tldr_prompt(info, place), answers, row, where, place)
+    return tldr_prompt(info, place), tuple(answers)
 
 
 FORMATS: dict[tuple[str, ...], Callable[[Mapping[str, Any], str, str], Comparison]] = {
@@ -136,6 +153,14 @@ FORMATS: dict[tuple[str, ...], Callable[[Mapping[str, Any], str, str], Compariso
     ("info", "summaries", "choice"): _summaries,
 }
 """The columns by which a format is known, the surest first."""
+
+ANSWERS: dict[tuple[str, ...], Callable[[Mapping[str, Any], str], tuple[Text, tuple[str, ...]]]] = {
+    ("chosen", "rejected"): _pair_answers,
+    ("completions",): _ranked_answers,
+    ("sample0", "sample1"): _sample_answers,
+    ("info", "summaries"): _summary_answers,
+}
+"""The same formats without a judgement: the prompt of a row and its answers."""
 
 
 def _judged(prompt: Text, answers: Sequence[str], row: Mapping[str, Any], where: str, place: str) -> Comparison:
@@ -160,7 +185,7 @@ def _judged(prompt: Text, answers: Sequence[str], row: Mapping[str, Any], where:
     else:
         raise DataError(
             f"{place}: nothing says which answer is better (columns seen: {columns_seen(row)}). "
-            "Give `scores`, `ranks`, `pairs` or `choice`."
+            "Give `scores`, `ranks`, `pairs` or `choice`, or compare the answers yourself with clearppo label."
         )
     _check_pairs(pairs, answers, place)
     return Comparison(

@@ -1,6 +1,6 @@
 """Comparisons: answers to one prompt, and which are better. From a file or a hub data set to token ids and pairs."""
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, fields
 from typing import Unpack
 
@@ -13,6 +13,7 @@ from clearppo.data.comparison_formats import EXAMPLE, FORMATS, PROMPT_COLUMNS, C
 from clearppo.data.files import Wanted
 from clearppo.data.implicit import common_length
 from clearppo.data.judgement import JudgementTemplate
+from clearppo.data.labels import is_labels, read_labels
 from clearppo.data.limits import LengthLimit
 from clearppo.data.rows import Selection, read_rows
 from clearppo.data.templates import Tokenizer, prompt_key
@@ -119,16 +120,21 @@ class ComparisonSet:
         )
 
 
-def load_comparisons(name: str, **selection: Unpack[Selection]) -> tuple[Comparison, ...]:
-    """The comparisons of a local file or of a data set on the hub, in any format of `FORMATS`.
+def load_comparisons(
+    name: str, *, note: Callable[[str], None] | None = None, **selection: Unpack[Selection]
+) -> tuple[Comparison, ...]:
+    """The comparisons of a local file or of a data set on the hub, in any format of `FORMATS`, or people's labels.
 
     `selection` are the keywords of `read_rows`: `config`, `split`, `flag` and `split_flag`. Strings are taken as they
-    are: a blank between prompt and answer must be written.
+    are: a blank between prompt and answer must be written. `note` is told what of a file of labels makes no comparison.
 
     Raises DataError, with the file and the line, for whatever is missing, unreadable, malformed or empty, and
     ConfigError for a `config` or `split` that a local file does not have.
     """
-    return read_comparisons(read_rows(name, COMPARISONS, **selection), name)
+    located = read_rows(name, COMPARISONS, **selection)
+    if is_labels(located[0][1]):
+        return read_labels(located, name, note)
+    return read_comparisons(located, name)
 
 
 def encode_comparisons(

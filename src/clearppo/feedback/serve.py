@@ -3,19 +3,17 @@
 import asyncio
 import contextlib
 import hmac
-import json
 import math
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from clearppo.errors import ClearPPOError, ConfigError
+from clearppo import web
+from clearppo.errors import ClearPPOError
 from clearppo.feedback.batcher import Batcher, BusyError, Marker
 from clearppo.feedback.returned import in_words
+from clearppo.web import RefusedError
 
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
-BODY_SECONDS = 60.0
-"""A body that is not there by then is given up: connections are not held open for ever."""
 WAITING = 16
 """Requests of the largest size whose rows may wait; further ones are told to come again."""
 
@@ -33,30 +31,15 @@ Reading = Callable[[Mapping[str, Any], Limits], tuple[list[Any], list[str]]]
 """From a request's JSON to prompts and answers."""
 
 
-class _BadRequestError(Exception):
-    """A request that cannot be answered: HTTP status and sentence."""
-
-    def __init__(self, status: int, sentence: str, **headers: str) -> None:
-        super().__init__(sentence)
-        self.status = status
-        self.headers = headers
-
-
 def make_app(marker: Marker, *, name: str, limits: Limits, token: str | None = None, loopback: bool = True) -> Any:
     """The FastAPI application. A thread of its own marks the answers until the application ends.
 
     With `token` every request but /health needs `Authorization: Bearer TOKEN`. With `loopback` it answers to this
     machine's names only, so that no web page can reach it by a name of its own. Raises ConfigError without FastAPI.
     """
-    try:
-        from fastapi import FastAPI, Request
-        from fastapi.middleware.trustedhost import TrustedHostMiddleware
-        from fastapi.responses import JSONResponse
-    except ImportError as error:
-        raise ConfigError(
-            "clearppo serve-reward needs FastAPI and uvicorn, which are not installed. "
-            "Install them with pip install 'clearppo[serve]'."
-        ) from error
+    web.require_packages("clearppo serve-reward", "serve", {"fastapi": "FastAPI", "uvicorn": "uvicorn"})
+    from fastapi import Request
+
     batcher = Batcher(marker, max_rows=limits.batch_rows, max_waiting=WAITING * limits.max_rows)
 
     @contextlib.asynccontextmanager
@@ -64,28 +47,22 @@ def make_app(marker: Marker, *, name: str, limits: Limits, token: str | None = N
         yield
         await asyncio.to_thread(batcher.close)
 
-    async def answered(request: Request, key: str, read: Reading) -> JSONResponse:
-        try:
-            _authorise(request, token)
-            prompts, completions = read(await _body(request, limits), limits)
-            scores = await _scored(batcher, prompts, completions)
-        except _BadRequestError as error:
-            return JSONResponse({"error": str(error)}, error.status, headers=error.headers)
-        return JSONResponse({key: scores})
+    async def answered(request: Request, key: str, read: Reading) -> dict[str, Any]:
+        _authorise(request, token)
+        body = await web.json_body(request, max_bytes=limits.max_bytes, mend="send fewer rows a request")
+        prompts, completions = read(body, limits)
+        return {key: await _scored(batcher, prompts, completions)}
 
-    async def score(request: Request) -> JSONResponse:
+    async def score(request: Request) -> dict[str, Any]:
         return await answered(request, "scores", read_rows)
 
-    async def get_reward(request: Request) -> JSONResponse:
+    async def get_reward(request: Request) -> dict[str, Any]:
         return await answered(request, "rewards", read_queries)
 
-    async def health() -> JSONResponse:
-        return JSONResponse({"status": "ok", "model": name})
+    async def health() -> dict[str, str]:
+        return {"status": "ok", "model": name}
 
-    # No pages of documentation: they would load scripts from elsewhere.
-    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
-    if loopback:
-        app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(LOOPBACK[:2]))
+    app = web.base_app(loopback=loopback, lifespan=lifespan)
     app.post("/score", response_model=None)(score)
     app.post("/get_reward", response_model=None)(get_reward)
     app.get("/health", response_model=None)(health)
@@ -95,33 +72,9 @@ def make_app(marker: Marker, *, name: str, limits: Limits, token: str | None = N
 def _authorise(request: Any, token: str | None) -> None:
     given = request.headers.get("Authorization", "")
     if token is not None and not hmac.compare_digest(given.encode(), f"Bearer {token}".encode()):
-        raise _BadRequestError(
+        raise RefusedError(
             401, "give the server's token as Authorization: Bearer TOKEN", **{"WWW-Authenticate": "Bearer"}
         )
-
-
-async def _body(request: Any, limits: Limits) -> dict[str, Any]:
-    """The request's JSON object. JSON must be announced: a web page cannot do so to another site unasked."""
-    kind = request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
-    if kind != "application/json":
-        raise _BadRequestError(415, f"Content-Type is {kind[:60] or 'missing'}; it must be application/json")
-    body = bytearray()
-    try:
-        async with asyncio.timeout(BODY_SECONDS):
-            async for piece in request.stream():
-                body += piece
-                if len(body) > limits.max_bytes:
-                    most = f"{limits.max_bytes / 2**20:g} MiB"
-                    raise _BadRequestError(413, f"the body is larger than {most}; send fewer rows a request")
-    except TimeoutError:
-        raise _BadRequestError(408, f"the body did not come within {BODY_SECONDS:g} seconds") from None
-    try:
-        value = json.loads(body)
-    except (ValueError, RecursionError):
-        raise _BadRequestError(400, "the body is no JSON") from None
-    if not isinstance(value, dict):
-        raise _BadRequestError(400, f"the body is {in_words(value)}; it must be a JSON object")
-    return value
 
 
 async def _scored(batcher: Batcher, prompts: Sequence[Any], completions: Sequence[str]) -> list[float | None]:
@@ -129,9 +82,9 @@ async def _scored(batcher: Batcher, prompts: Sequence[Any], completions: Sequenc
         scores = await asyncio.wrap_future(batcher.submit(prompts, completions))
     except BusyError:
         again = {"Retry-After": "1"}
-        raise _BadRequestError(503, "too many answers are waiting; ask again in a moment", **again) from None
+        raise RefusedError(503, "too many answers are waiting; ask again in a moment", **again) from None
     except ClearPPOError as error:
-        raise _BadRequestError(422, str(error)) from error
+        raise RefusedError(422, str(error)) from error
     return [score if math.isfinite(score) else None for score in scores]  # JSON has no NaN; null is no score
 
 
@@ -140,12 +93,10 @@ def read_rows(request: Mapping[str, Any], limits: Limits) -> tuple[list[Any], li
     prompts = _column(request, "prompts", limits)
     completions = _column(request, "completions", limits)
     if len(prompts) != len(completions):
-        raise _BadRequestError(422, f"there are {len(prompts)} prompts and {len(completions)} completions")
+        raise RefusedError(422, f"there are {len(prompts)} prompts and {len(completions)} completions")
     for row, prompt in enumerate(prompts, start=1):
         if not isinstance(prompt, str) and not _are_messages(prompt):
-            raise _BadRequestError(
-                422, f"prompts, row {row}: {in_words(prompt)} is neither text nor a list of messages"
-            )
+            raise RefusedError(422, f"prompts, row {row}: {in_words(prompt)} is neither text nor a list of messages")
     return prompts, [_answer(completion, row) for row, completion in enumerate(completions, start=1)]
 
 
@@ -155,11 +106,11 @@ def read_queries(request: Mapping[str, Any], limits: Limits) -> tuple[list[Any],
     queries = _column(request, "query", limits)
     prompts = _column(request, "prompts", limits) if request.get("prompts") else [""] * len(queries)
     if len(prompts) != len(queries):
-        raise _BadRequestError(422, f"there are {len(prompts)} prompts and {len(queries)} queries")
+        raise RefusedError(422, f"there are {len(prompts)} prompts and {len(queries)} queries")
     for name, texts in (("query", queries), ("prompts", prompts)):
         for row, text in enumerate(texts, start=1):
             if not isinstance(text, str):
-                raise _BadRequestError(422, f"{name}, row {row}: {in_words(text)} is no text")
+                raise RefusedError(422, f"{name}, row {row}: {in_words(text)} is no text")
     starts = [prompt if query.startswith(prompt) else "" for prompt, query in zip(prompts, queries, strict=True)]
     return starts, [query.removeprefix(start) for start, query in zip(starts, queries, strict=True)]
 
@@ -168,9 +119,9 @@ def _column(request: Mapping[str, Any], name: str, limits: Limits) -> list[Any]:
     values = request.get(name)
     if not isinstance(values, list) or not values:
         found = f"{name} is {in_words(values)}" if name in request else f"there is no {name}"
-        raise _BadRequestError(422, f"{found}; it must be a list with an entry for each answer")
+        raise RefusedError(422, f"{found}; it must be a list with an entry for each answer")
     if len(values) > limits.max_rows:
-        raise _BadRequestError(413, f"{name} has {len(values)} rows; send at most {limits.max_rows} a request")
+        raise RefusedError(413, f"{name} has {len(values)} rows; send at most {limits.max_rows} a request")
     return values
 
 
@@ -180,9 +131,7 @@ def _answer(completion: Any, row: int) -> str:
         return completion
     if _are_messages(completion) and len(completion) == 1:
         return completion[0]["content"]
-    raise _BadRequestError(
-        422, f"completions, row {row}: {in_words(completion)} is neither text nor a list of one message"
-    )
+    raise RefusedError(422, f"completions, row {row}: {in_words(completion)} is neither text nor a list of one message")
 
 
 def _are_messages(value: Any) -> bool:

@@ -3,5 +3,6 @@
 from clearppo.learning.credit import credit
 from clearppo.learning.ppo import Objective, Passes, learn
 from clearppo.learning.ptx import Ptx, TextStream
+from clearppo.learning.watch import Watch
 
-__all__ = ["Objective", "Passes", "Ptx", "TextStream", "credit", "learn"]
+__all__ = ["Objective", "Passes", "Ptx", "TextStream", "Watch", "credit", "learn"]

@@ -42,7 +42,7 @@ def credit(
 
     Raises ValueError if no row has a token, or `group_size` is below 2 or does not divide the batch where it is used.
     """
-    learned = _learned(feedback, group_size if estimator in ("rloo", "grpo") else 1)
+    learned = learned_answers(feedback, estimator, group_size)
     mask = rollout.mask & learned.unsqueeze(1)
     if estimator == "gae":
         advantages, earned = gae(feedback.rewards, rollout.old_values, mask, gamma, lam, critic_lam)
@@ -55,9 +55,11 @@ def credit(
     return whole if bool(learned.all()) else whole.select(learned.nonzero().flatten().tolist())
 
 
-def _learned(feedback: Feedback, group_size: int) -> Bool[Tensor, " B"]:
-    """Which answers are learned from: those with a score, in whole groups."""
+def learned_answers(feedback: Feedback, estimator: AdvantageEstimator, group_size: int) -> Bool[Tensor, " B"]:
+    """Which answers are learned from: those with a score, where answers are compared in whole groups."""
     scored = feedback.scored
+    if estimator not in ("rloo", "grpo"):
+        return scored
     if bool(scored.all()) or len(scored) % group_size:  # the comparison itself says what is wrong with a group size
         return scored
     whole = scored.reshape(-1, group_size).all(dim=1).repeat_interleave(group_size)

@@ -3,7 +3,7 @@
 import contextlib
 import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any, Literal
@@ -27,6 +27,7 @@ from clearppo.engines.base import Engine
 from clearppo.learning.examine import examine_answers
 from clearppo.learning.faults import STRICT, Fault, Guard, Place, guarded_step
 from clearppo.learning.ptx import Ptx, accumulate_texts
+from clearppo.learning.watch import Watch
 from clearppo.models.actor import SeparateCritic
 from clearppo.models.layout import Layout, lay_out
 from clearppo.models.policy import Analysis, FrozenReference, Policy
@@ -97,11 +98,13 @@ def learn(
     ptx: Ptx | None = None,
     critic_only: bool = False,
     guard: Guard = STRICT,
+    watch: Watch | None = None,
 ) -> Stats:
     """Update the policy from one experience. Gradients do not depend on the micro-batch size.
 
     `reference` is needed for a full KL in the loss only. `ptx` mixes texts into every step. With `critic_only`
     (warm-up) only the critic's own weights learn, of a shared critic its layer; KL in the loss and ptx are left out.
+    `watch` is shown every micro-batch.
 
     Stats are summed over all epochs and mini-batches whose step was taken; one is not where its loss or gradient is not
     finite: then `guard` decides, which raises NumbersError at once unless another is given. With `early_stop_kl`, the
@@ -115,7 +118,8 @@ def learn(
         named = policy.trainable()
         for epoch, rows in _mini_batches(len(experience), passes, generator):
             mini_batch = experience.select(rows)
-            seen = _accumulate(policy, mini_batch, engine, objective, passes, reference, ptx)
+            show = None if watch is None else partial(_show, watch, epoch, rows)
+            seen = _accumulate(policy, mini_batch, engine, objective, passes, reference, ptx, show)
             if passes.early_stop_kl is not None and passes.early_stop_kl < seen.mean("policy/approxkl_avg") < math.inf:
                 optimiser.zero_grad(set_to_none=True)
                 return stats + seen + Stats(sums={"early_stop": 1.0}, counts={"early_stop": 1.0})
@@ -155,6 +159,7 @@ def _accumulate(
     passes: Passes,
     reference: FrozenReference | None,
     ptx: Ptx | None,
+    show: Callable[[list[int], Analysis, Experience], None] | None,
 ) -> Stats:
     """Gradients of one mini-batch, micro-batch by micro-batch over its global token count, and what was measured."""
     count = engine.sum(mini_batch.rollout.mask.sum())
@@ -162,7 +167,7 @@ def _accumulate(
     measured = list[Mapping[str, Tensor]]()
     policy.train()  # transformers checkpoints activations in train mode only; every dropout is 0
     try:
-        for micro, texts in _micro_batches(mini_batch, passes):
+        for rows, micro, texts in _micro_batches(mini_batch, passes):
             values = _learn_values(policy, micro, texts, engine, objective, passes, count)
             analysis, kl_tokens = _analyse(policy, micro, texts, objective, reference, values)
             if passes.first_is_old:
@@ -171,12 +176,20 @@ def _accumulate(
             if loss.requires_grad:  # not where only a separate critic learns: it has learned
                 engine.backward(loss)
             measured.append(_measure(analysis, micro, objective, kl_tokens))
+            if show is not None:
+                show(rows, analysis, micro)
         seen = _summed(measured)
         if ptx:
             seen += accumulate_texts(policy.actor, engine, ptx, n_answers=len(mini_batch), **passes.portions)
     finally:
         policy.eval()
     return seen
+
+
+def _show(watch: Watch, epoch: int, of: Sequence[int], rows: list[int], analysis: Analysis, micro: Experience) -> None:
+    """Show a micro-batch of these rows of a mini-batch, which are the rows `of` of the experience."""
+    old, mask = micro.rollout.old_log_probs, micro.rollout.mask
+    watch(epoch, [of[row] for row in rows], kept(analysis.log_probs.detach(), mask) - kept(old, mask), mask)
 
 
 def _learn_values(
@@ -365,8 +378,9 @@ def _mini_batches(count: int, passes: Passes, generator: torch.Generator) -> Ite
             yield epoch, order[start:end]
 
 
-def _micro_batches(mini_batch: Experience, passes: Passes) -> list[tuple[Experience, Layout]]:
-    """Portions that fit into memory, similar lengths together, so that little of them is padding; and their texts.
+def _micro_batches(mini_batch: Experience, passes: Passes) -> list[tuple[list[int], Experience, Layout]]:
+    """Portions that fit into memory, similar lengths together, so that little of them is padding: the numbers of their
+    rows, what they are, and their texts.
 
     All are cut and laid out before the first is learned from: for that the host waits for the device, and then not
     again before the step.
@@ -374,5 +388,5 @@ def _micro_batches(mini_batch: Experience, passes: Passes) -> list[tuple[Experie
     rollout = mini_batch.rollout
     lengths = (rollout.prompts.mask.sum(dim=1) + rollout.mask.sum(dim=1)).tolist()
     rows = portions(lengths, max_rows=passes.micro_batch_size, max_tokens=passes.micro_batch_tokens)
-    parts = [mini_batch.select(part) for part in rows]
-    return [(part, lay_out(part.rollout.prompts, part.rollout.responses, part.rollout.mask)) for part in parts]
+    parts = [(part, mini_batch.select(part)) for part in rows]
+    return [(r, part, lay_out(part.rollout.prompts, part.rollout.responses, part.rollout.mask)) for r, part in parts]

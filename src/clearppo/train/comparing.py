@@ -71,6 +71,10 @@ class Answers:
             **self.columns,
         }
 
+    def unlabelled(self) -> dict[str, Any]:
+        """The same row with all completions and no judgement."""
+        return {"prompt": self.prompt, "completions": list(self.completions), **self.columns}
+
 
 @dataclass(frozen=True, kw_only=True)
 class PrefsSummary:
@@ -79,7 +83,8 @@ class PrefsSummary:
     `prompts` were written, with `answers` and `pairs`; `tied_prompts` were left out because no two of their answers
     differ by more than the gap. `ties` counts pairs of answers that were labelled and are no pair. Of all answers
     `identical` repeated another one to their prompt, and `unlabelled` got no score.
-    `mean_length` is in tokens over all answers; `quantiles` of the scores are at `QUANTILES`.
+    `mean_length` is in tokens over all answers; `quantiles` of the scores are at `QUANTILES`. Answers that wait for
+    people have no pairs, and no scores: their mean and deviation are NaN.
     """
 
     path: Path
@@ -97,23 +102,27 @@ class PrefsSummary:
 
     def table(self) -> Table:
         """For people: what was made, and what was left out if anything was."""
-        made = {"prompts": self.prompts, "answers": self.answers, "pairs of a better and a worse one": self.pairs}
+        made = {"prompts": self.prompts, "answers": self.answers}
+        if self.quantiles:
+            made["pairs of a better and a worse one"] = self.pairs
         left_out = {
             "left out: pairs that are tied": self.ties,
-            "left out: prompts whose answers are all tied": self.tied_prompts,
+            f"left out: prompts whose answers are all {'tied' if self.quantiles else 'alike'}": self.tied_prompts,
             "left out: answers that repeat another one": self.identical,
             "left out: answers without a label": self.unlabelled,
         }
-        numbers = {
-            "mean length of an answer (tokens)": self.mean_length,
-            "mean score": self.score_mean,
-            "standard deviation of the scores": self.score_std,
-            **dict(zip(QUANTILES, self.quantiles, strict=True)),
-        }
+        numbers = {"mean length of an answer (tokens)": self.mean_length}
+        if self.quantiles:
+            numbers |= {
+                "mean score": self.score_mean,
+                "standard deviation of the scores": self.score_std,
+                **dict(zip(QUANTILES, self.quantiles, strict=True)),
+            }
         rows = [(name, str(count)) for name, count in made.items()]
         rows += [(name, str(count)) for name, count in left_out.items() if count]
         rows += [(name, f"{number:.4g}") for name, number in numbers.items()]
-        return Table(title="comparisons", columns=("", "number"), rows=tuple(rows))
+        title = "comparisons" if self.quantiles else "answers to compare"
+        return Table(title=title, columns=("", "number"), rows=tuple(rows))
 
 
 @dataclass
@@ -152,6 +161,14 @@ class Tally:
         else:
             self.tied_prompts += 1
 
+    def add_unlabelled(self, n_distinct: int, *, written: bool) -> None:
+        """One prompt's row of answers that wait for people."""
+        if written:
+            self.prompts += 1
+            self.answers += n_distinct
+        else:
+            self.tied_prompts += 1
+
     def metrics(self) -> dict[str, float]:
         """The numbers so far, for whoever watches."""
         return {
@@ -163,7 +180,8 @@ class Tally:
         }
 
     def summary(self, path: Path) -> PrefsSummary:
-        """Raises ValueError (of fmean) if nothing was scored."""
+        """Where nothing was scored, there are no quantiles."""
+        scored = bool(self.scores)
         return PrefsSummary(
             path=path,
             prompts=self.prompts,
@@ -174,9 +192,9 @@ class Tally:
             identical=self.identical,
             unlabelled=self.unlabelled,
             mean_length=self.tokens / self.sampled,
-            score_mean=fmean(self.scores),
-            score_std=pstdev(self.scores),
-            quantiles=tuple(_quantile(sorted(self.scores), share) for share in QUANTILES.values()),
+            score_mean=fmean(self.scores) if scored else math.nan,
+            score_std=pstdev(self.scores) if scored else math.nan,
+            quantiles=tuple(_quantile(sorted(self.scores), share) for share in QUANTILES.values()) if scored else (),
         )
 
 
@@ -185,6 +203,14 @@ def prefs_headline(metrics: Mapping[str, float]) -> str:
     return (
         f"{metrics['pairs']:.0f} pairs  {metrics['ties']:.0f} ties  score {metrics['scores/mean']:+.3f}  "
         f"length {metrics['completions/mean_length']:.0f}  {metrics['tokens_per_second']:.0f} tok/s"
+    )
+
+
+def answers_headline(metrics: Mapping[str, float]) -> str:
+    """The same where people will do the comparing."""
+    return (
+        f"{metrics['prompts']:.0f} prompts  length {metrics['completions/mean_length']:.0f}  "
+        f"{metrics['tokens_per_second']:.0f} tok/s"
     )
 
 

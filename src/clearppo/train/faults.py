@@ -11,10 +11,11 @@ from torch import Tensor
 
 from clearppo.batch import Experience, Feedback, Prompts, Rollout, Sequences
 from clearppo.data.comparisons import ComparisonBatch
+from clearppo.disk import free_name
 from clearppo.errors import ClearPPOError, NumbersError, ScoreError
 from clearppo.learning.examine import of_sampling
 from clearppo.learning.faults import MEND, Batch, Fault, Guard, Place, first_cell
-from clearppo.rundir import FAULTS, RunDir, free_name
+from clearppo.rundir import FAULTS, RunDir
 from clearppo.train.listener import Listener
 from clearppo.train.state_file import read_state, write_state
 

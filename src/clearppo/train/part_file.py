@@ -12,8 +12,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from clearppo.disk import absent_directories, append_whole, make_writable, remove_empty
 from clearppo.errors import ConfigError, RunDirError
-from clearppo.rundir import absent_directories, append_whole, disk_errors, make_writable, remove_empty
+from clearppo.rundir import disk_errors
 
 ENDING = ".jsonl"
 OPTION = "output_file"

@@ -133,7 +133,7 @@ def ppo_loop(
     judge = watched("feedback", checked(partial(_judge, **recipe.judging), guard))
     credit = watched("learning", partial(_credit, **recipe.crediting))
     learn = partial(_learn, objective=objective, passes=passes, generator=generator, reference=reference, ptx=ptx)
-    learn = watched("learning", between.learning(partial(learn, guard=guard)))
+    learn = watched("learning", between.learning(partial(learn, guard=guard, watch=track.watch)))
 
     for step, prompts in zip(range(start, recipe.n_iterations), prompt_batches, strict=False):
         rate = set_rate(optimiser, recipe.rate_scale(step))

@@ -1,4 +1,7 @@
-"""A run that makes comparisons: answers are sampled, labelled, and written as rows that a reward model learns from."""
+"""A run that makes comparisons: answers are sampled, labelled, and written as rows that a reward model learns from.
+
+Without a scorer they are written as they are, for people to label.
+"""
 
 import json
 import math
@@ -27,7 +30,7 @@ class PrefsRun:
     """Everything a run needs, wired by build/prefs.py. `order` are the prompts to answer, `batch_prompts` at a time."""
 
     sampler: Sampler
-    scorer: Scorer
+    scorer: Scorer | None
     prompts: PromptSet
     order: Sequence[int]
     num_completions: int
@@ -56,7 +59,7 @@ class PrefsRun:
                 self.file.append(self._compared(indices, tally))
                 speed = (tally.tokens - before) / (time.perf_counter() - start)
                 self.listener.iteration(step, {**tally.metrics(), "tokens_per_second": speed})
-            self._require_pairs(tally)
+            self._require_rows(tally)
             self.file.finish()
         except BaseException:
             if kept := self.file.keep():
@@ -64,7 +67,10 @@ class PrefsRun:
             raise
         made = tally.summary(self.file.path)
         self.listener.table(made.table())
-        self.listener.note(f"the comparisons are in {made.path}")
+        if self.scorer is None:
+            self.listener.note(f"the answers are in {made.path}; compare them with clearppo label {made.path}")
+        else:
+            self.listener.note(f"the comparisons are in {made.path}")
         self.listener.finished()
         return made
 
@@ -79,7 +85,6 @@ class PrefsRun:
         prompts = self.prompts.batch(repeated, self.pad_id).to(self.device)
         generation = self.sampler.generate(prompts)
         kept = distinct(generation.completions, self.num_completions)
-        self.listener.phase("feedback")
         scores = dict(zip(kept, self._labels(prompts, generation, kept), strict=True))
         tally.add_sampled(generation.mask.sum(dim=1).tolist(), len(kept))
         rows = []
@@ -92,20 +97,32 @@ class PrefsRun:
                 completions=tuple(generation.completions[row] for row in own),
                 scores=tuple(scores[row] for row in own),
             )
-            row = answers.row(self.min_gap)
-            tally.add_row(row, len(own))
-            if row["pairs"]:
+            if self.scorer is None:
+                row = answers.unlabelled()
+                written = len(own) >= min(2, self.num_completions)
+                tally.add_unlabelled(len(own), written=written)
+            else:
+                row = answers.row(self.min_gap)
+                written = bool(row["pairs"])
+                tally.add_row(row, len(own))
+            if written:
                 rows.append(row)
         return rows
 
     def _labels(self, prompts: Prompts, generation: Generation, rows: list[int]) -> list[float | None]:
+        if self.scorer is None:
+            return [None] * len(rows)
+        self.listener.phase("feedback")
         total = self.scorer(answered(prompts, generation, rows)).total.tolist()
         return [None if math.isnan(score) else score for score in total]
 
-    def _require_pairs(self, tally: Tally) -> None:
-        if tally.pairs:
+    def _require_rows(self, tally: Tally) -> None:
+        if tally.prompts:
             return
-        if tally.scores:
+        if self.scorer is None:
+            why = f"the answers to each of {tally.tied_prompts} prompts are alike"
+            mend = "Use a larger --temperature or --num_completions."
+        elif tally.scores:
             why = (
                 f"the answers to each of {tally.tied_prompts} prompts are tied or alike (scores from "
                 f"{min(tally.scores):g} to {max(tally.scores):g}, min_gap = {self.min_gap:g})"

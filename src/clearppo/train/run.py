@@ -120,12 +120,14 @@ class PPORun:
                 batches = self._batches(start["step"])
 
     def _loop(self, start: Mapping[str, Any], batches: Iterator[Prompts]) -> None:
+        scaling = (self.scaling or FixedMoments(mean=0.0, std=1.0)).restored(start["scaling"])
+        self.track.begin(start["step"], scaling)
         ppo_loop(
             self.policy,
             batches,
             sampler=self.sampler,
             scorer=self.scorer,
-            scaling=(self.scaling or FixedMoments(mean=0.0, std=1.0)).restored(start["scaling"]),
+            scaling=scaling,
             reference=self.reference,
             engine=self.engine,
             optimiser=self.optimiser,
@@ -186,6 +188,8 @@ class PPORun:
             "trackers": self.track.trackers,
             "score_scaling": constant_part(self.config.reward.score_scaling),
         }
+        if self.track.record is not None:
+            early["record"] = self.track.record
         if self.ptx is not None:
             early["texts"] = self.ptx.stream
         if self.evaluation is not None:

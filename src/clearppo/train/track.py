@@ -1,10 +1,12 @@
-"""What is kept of an iteration: metrics.jsonl, samples.jsonl, and what the listener shows."""
+"""What is kept of an iteration: metrics.jsonl, samples.jsonl, the record, and what the listener shows."""
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from clearppo.batch import Experience, Feedback, Rollout, Stats
+from clearppo.core.normalise import ScoreScaling
+from clearppo.learning import Watch
 from clearppo.learning.faults import SKIPPED
 from clearppo.rundir import RunDir
 from clearppo.train.listener import Listener, SampleRow
@@ -18,8 +20,39 @@ SAMPLE_COLUMNS = ("prompt", "completion", "score", "kl", "finish_reason")
 """What trackers are told of an answer."""
 
 
+@runtime_checkable
+class Record(Protocol):
+    """Keeps what every token earned (train/recording.py)."""
+
+    @property
+    def watch(self) -> Watch | None:
+        """What learning is to show its micro-batches."""
+        ...
+
+    def begin(self, step: int, scaling: ScoreScaling) -> None:
+        """So many iterations are done, and this is the scaling of scores that the next begins with."""
+        ...
+
+    def __call__(
+        self,
+        step: int,
+        rollout: Rollout,
+        feedback: Feedback,
+        experience: Experience,
+        *,
+        kl_coef: float,
+        learning_rate: float,
+    ) -> None:
+        """Iteration `step` is over."""
+        ...
+
+    def state(self) -> Any: ...
+
+    def load_state(self, state: Any, /) -> None: ...
+
+
 class Track:
-    """Called once an iteration. Writes one line of metrics, and now and then some answers."""
+    """Called once an iteration. Writes one line of metrics, and now and then some answers; and the record."""
 
     def __init__(
         self,
@@ -29,15 +62,27 @@ class Track:
         sample_steps: int = 0,
         logging_steps: int = 1,
         trackers: Trackers | None = None,
+        record: Record | None = None,
     ) -> None:
         self.run_dir = run_dir
         self.listener = listener
         self.trackers = trackers or Trackers()
+        self.record = record
         self.stopwatch = Stopwatch(listener)
         self.sample_steps = sample_steps
         self.logging_steps = logging_steps
         self.episodes = 0
         self.history: list[dict[str, float]] = []
+
+    @property
+    def watch(self) -> Watch | None:
+        """What learning is to show its micro-batches, for the record."""
+        return None if self.record is None else self.record.watch
+
+    def begin(self, step: int, scaling: ScoreScaling) -> None:
+        """So many iterations are done, and this is the scaling of scores that the next begins with."""
+        if self.record is not None:
+            self.record.begin(step, scaling)
 
     def state(self) -> dict[str, int]:
         """How many answers there were: what a later iteration's numbers depend on."""
@@ -79,6 +124,8 @@ class Track:
             self.listener.iteration(step, metrics)
         if self.sample_steps and (step == 1 or step % self.sample_steps == 0):
             self._keep_samples(step, rollout, feedback)
+        if self.record is not None:
+            self.record(step, rollout, feedback, experience, kl_coef=kl_coef, learning_rate=learning_rate)
 
     def left_out(self, step: int, n_answers: int, n_steps: int) -> None:
         """An iteration of so many answers that could not be learned from, in as many steps as it would have had."""

@@ -1,0 +1,186 @@
+"""`clearppo label`: people compare answers, in the browser or in the terminal."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from click.core import ParameterSource
+
+from clearppo.errors import ClearPPOError, ConfigError
+
+if TYPE_CHECKING:
+    from clearppo.data.candidates import Candidates
+    from clearppo.ui.label_desk import Desk
+
+PORT = 8401
+PAGE = ("port", "open_browser")
+SAMPLING = ("num_completions", "max_prompts", "response_length", "temperature", "seed", "device")
+"""Options of `clearppo prefs` that --model_name_or_path goes with."""
+LABELLING = ("output", "labeller", "terminal", "overlap", "model_name_or_path", *PAGE, *SAMPLING)
+
+
+@click.command()
+@click.argument("files", nargs=-1, required=True, metavar="FILE...")
+@click.option("--output", default="labels.jsonl", show_default=True, help="The file of decisions; it only ever grows.")
+@click.option("--labeller", metavar="NAME", default=None, help="Your name in the terminal; the page asks for it.")
+@click.option("--terminal", is_flag=True, help="Label here, and not in the browser.")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=PORT,
+    show_default=True,
+    help="0: any that is free. So is the default, if it is taken.",
+)
+@click.option(
+    "--open/--no-open", "open_browser", default=None, help="Open the browser, or do not.  [default: if there is one]"
+)
+@click.option(
+    "--overlap",
+    type=click.FloatRange(0, 1),
+    default=0.1,
+    show_default=True,
+    help="Share of the items that every labeller is shown, first of all; the rest is divided.",
+)
+@click.option(
+    "--model_name_or_path", multiple=True, metavar="MODEL", help="Answers the prompts of FILE first; one or several."
+)
+@click.option("--num_completions", metavar="N", help="Answers of each model.  [default: 2; of several models 1]")
+@click.option("--max_prompts", metavar="N", help="Answer at most so many prompts, the first of a seeded order.")
+@click.option("--response_length", metavar="N", help="Longest answer in tokens, as in clearppo prefs.")
+@click.option("--temperature", metavar="X", help="As in clearppo prefs.")
+@click.option("--seed", metavar="N", help="As in clearppo prefs.")
+@click.option("--device", metavar="NAME", help="Where the model computes, as in clearppo prefs.")
+@click.option("--agreement", is_flag=True, help="Print how far the labellers in FILE..., files of decisions, agree.")
+@click.pass_context
+def label(ctx: click.Context, files: tuple[str, ...], **options: Any) -> None:
+    """Compare answers yourself: each prompt is shown with two to four answers, blind and in random order.
+
+    \b
+    FILE holds one of these:
+      comparisons in any format of clearppo reward; who won is not looked at
+      rows of {"prompt": ..., "completions": [...]}, as clearppo prefs --for_human writes them; several
+        files are put together by their prompts, to compare models
+      prompts alone, with --model_name_or_path to answer them
+      with --agreement: what clearppo label wrote
+
+    Any number of people may label in the same page, each under a name. clearppo reward --dataset_name labels.jsonl
+    reads what comes out. Only this machine is answered; from elsewhere: ssh -L 8401:localhost:8401 MACHINE.
+    """
+    given = {name for name in options if ctx.get_parameter_source(name) is not ParameterSource.DEFAULT}
+    _check(given, options)
+    if options["agreement"]:
+        _print_agreement(files)
+        return
+    from clearppo.ui.label_desk import Desk, labeller_name
+    from clearppo.ui.label_store import LabelStore
+
+    name = labeller_name(options["labeller"]) if options["labeller"] is not None else None
+    if not options["terminal"]:
+        from clearppo.ui.label_app import require_server
+
+        require_server()
+    candidates = _candidates(files, options, {name: options[name] for name in SAMPLING if name in given})
+    store = LabelStore.open(options["output"])
+    try:
+        desk = Desk(candidates.items, store, overlap=options["overlap"])
+        for note in [*_said(candidates, desk), *store.notes]:
+            click.echo(f"note: {note}", err=True)
+        if options["terminal"]:
+            _label_here(desk, name)
+        else:
+            _serve(ctx, desk, files, options)
+    finally:
+        store.close()
+
+
+def _check(given: set[str], options: dict[str, Any]) -> None:
+    """Raises ConfigError for an option that would have no effect."""
+    if options["agreement"]:
+        _refuse(given & set(LABELLING), "--agreement prints a table and labels nothing")
+    if options["terminal"]:
+        _refuse(given & set(PAGE), "with --terminal there is no page")
+    else:
+        _refuse(given & {"labeller"}, "the page asks each labeller for a name; --terminal takes it from here")
+    if not options["model_name_or_path"]:
+        _refuse(given & set(SAMPLING), "nothing is sampled without --model_name_or_path")
+
+
+def _refuse(names: set[str], because: str) -> None:
+    for name in sorted(names):
+        flag = "--open" if name == "open_browser" else f"--{name}"
+        raise ConfigError(f"{flag} has no effect: {because}. Leave it out.")
+
+
+def _candidates(files: Sequence[str], options: dict[str, Any], sampling: dict[str, Any]) -> "Candidates":
+    from clearppo.data.candidates import has_answers, read_candidates, read_source
+
+    sources = {name: read_source(name) for name in files}
+    if len(sources) < len(files):
+        raise ConfigError(f"a file is given twice: {' '.join(files)}. Give each of them once.")
+    output = Path(options["output"]).expanduser()
+    for name in sources:
+        if output.exists() and output.samefile(Path(name).expanduser()):
+            raise ConfigError(f"output = {output} is read, too. Use another --output.")
+    models = options["model_name_or_path"]
+    unanswered = [name for name, rows in sources.items() if not has_answers(rows)]
+    if not models:
+        if unanswered and isinstance(sources[unanswered[0]][0][1], dict) and "prompt" in sources[unanswered[0]][0][1]:
+            raise ConfigError(
+                f"{unanswered[0]} holds prompts and no answers. Add --model_name_or_path MODEL to have them answered."
+            )
+        return read_candidates(sources)
+    if len(files) > 1 or not unanswered:
+        seen = f"{len(files)} are given. Give one" if len(files) > 1 else f"{files[0]} holds answers. Leave it out"
+        raise ConfigError(f"--model_name_or_path answers the prompts of one file, and {seen}.")
+    from clearppo.cli.label_answers import answer_prompts
+
+    made = answer_prompts(files[0], models, output, sampling)
+    return read_candidates({str(path): read_source(str(path)) for path in made})
+
+
+def _said(candidates: "Candidates", desk: "Desk") -> list[str]:
+    """What was left out, for people."""
+    foreign = desk.n_foreign
+    said = {
+        f"{candidates.n_alike} prompts without two different answers are left out": candidates.n_alike,
+        f"{candidates.n_repeated} rows that repeat another one are left out": candidates.n_repeated,
+        f"of {candidates.n_cut} prompts with more than four answers the first four are shown": candidates.n_cut,
+        f"{foreign} decisions in the output are on items that are not in these files": foreign,
+    }
+    return [text for text, count in said.items() if count]
+
+
+def _serve(ctx: click.Context, desk: "Desk", files: Sequence[str], options: dict[str, Any]) -> None:
+    from clearppo.cli.serving import serve_pages
+    from clearppo.ui.label_app import make_label_app
+
+    names = ", ".join(Path(name).name for name in files)
+    app = make_label_app(desk, source=names, output=options["output"])
+    said = f"{desk.n_items} items to compare, decisions go to {options['output']}"
+    serve_pages(ctx, app, port=options["port"], wanted=options["open_browser"], said=said)
+
+
+def _label_here(desk: "Desk", name: str | None) -> None:
+    from rich.console import Console
+
+    from clearppo.ui.label_desk import labeller_name
+    from clearppo.ui.label_terminal import Keyboard, label_here
+
+    with Keyboard() as keyboard:
+        label_here(desk, name or labeller_name(keyboard.line("your name: ")), Console(highlight=False), keyboard)
+
+
+def _print_agreement(files: Sequence[str]) -> None:
+    from rich.console import Console
+
+    from clearppo.data.candidates import read_source
+    from clearppo.data.labels import read_decision, standing
+    from clearppo.ui.label_agreement import measure
+    from clearppo.ui.label_terminal import agreement_tables
+
+    decisions = [read_decision(row, f"{name} {where}") for name in files for where, row in read_source(name)]
+    found = measure(standing(decisions).values())
+    if not found.people:
+        raise ClearPPOError(f"{' and '.join(files)}: no decision stands. Label something first.")
+    Console(highlight=False).print(*agreement_tables(found), sep="\n")
