@@ -25,6 +25,7 @@ output_dir/
   checkpoint-12/      what the run needs to go on after 12 iterations (PPO) or steps, by train/checkpoint.py: the
                       model, training_state/, config.yaml, manifest.json
   best.json           which checkpoint was the best so far
+  started.json        how many iterations or steps the run is to have, and its objective in one line
   finished.json       how many iterations or steps were done when the run came to its end
 """
 
@@ -53,6 +54,7 @@ OWN_FILES = (
     "judgement.json",
     "reward_report.json",
     "best.json",
+    "started.json",
     "finished.json",
     "report.html",
 )

@@ -64,10 +64,12 @@ def require_packages(command: str, extra: str, packages: Mapping[str, str]) -> N
 def base_app(*, loopback: bool = True, lifespan: Any = None) -> Any:
     """A FastAPI application without routes, whose errors are JSON, {"error": sentence}.
 
-    RefusedError becomes its status, ClearPPOError 422; what is neither keeps its traceback on the terminal. With
-    `loopback` it answers to this machine's names only, so that no web page can reach it by a name of its own.
+    RefusedError becomes its status, ClearPPOError and a parameter that is missing or wrong 422; what is none of these
+    keeps its traceback on the terminal. With `loopback` it answers to this machine's names only, so that no web page
+    can reach it by a name of its own.
     """
     from fastapi import FastAPI, Request
+    from fastapi.exceptions import RequestValidationError
     from fastapi.responses import JSONResponse
     from starlette.exceptions import HTTPException
 
@@ -80,6 +82,12 @@ def base_app(*, loopback: bool = True, lifespan: Any = None) -> Any:
     async def understood(_request: Request, error: Any) -> JSONResponse:
         return JSONResponse({"error": str(error)}, 422)
 
+    async def mistaken(_request: Request, error: Any) -> JSONResponse:
+        first = error.errors()[0]
+        name = str(first["loc"][-1])[:60]
+        said = "is missing" if first["type"] == "missing" else f"cannot be read ({first['msg']})"
+        return JSONResponse({"error": f"`{name}` {said}"}, 422)
+
     async def plain(request: Request, error: Any) -> JSONResponse:
         known = {404: f"there is nothing at {request.url.path[:200]}", 405: f"{request.method} is not answered here"}
         sentence = known.get(error.status_code, str(error.detail))
@@ -90,6 +98,7 @@ def base_app(*, loopback: bool = True, lifespan: Any = None) -> Any:
 
     app.add_exception_handler(RefusedError, refused)
     app.add_exception_handler(ClearPPOError, understood)
+    app.add_exception_handler(RequestValidationError, mistaken)
     app.add_exception_handler(HTTPException, plain)
     app.add_exception_handler(Exception, unexpected)
     app.add_middleware(_Door, names=LOOPBACK if loopback else None)

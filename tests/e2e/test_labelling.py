@@ -39,7 +39,10 @@ def test_prefs_label_reward_ppo(folder: Path, files: Options, clearppo: Callable
     code, out, err = clearppo("prefs", {**shared, **answers, "response_length": "8", "temperature": "3"}, "--for_human")
     assert code == 0, err
     assert "compare them with clearppo label answers.jsonl" in out + err
-    assert all(set(row) == {"prompt", "completions", "tag"} for row in rows_of(folder / "answers.jsonl"))
+    assert all(
+        set(row) == {"prompt", "completions", "tag", "sources", "finish_reasons"}
+        for row in rows_of(folder / "answers.jsonl")
+    )
 
     label("answers.jsonl", typed="1\n2\n1\nt\n2\n")
     labels = rows_of(folder / "labels.jsonl")
@@ -69,6 +72,15 @@ def test_models_answer_first_and_once(folder: Path, files: Options) -> None:
     by_prompt = [{row["prompt"]: row["completions"][0] for row in rows_of(path)} for path in kept]
     (row,) = rows_of(folder / "labels.jsonl")
     assert sorted(row["completions"]) == sorted(answers[row["prompt"]] for answers in by_prompt)
+    wrote = {
+        row["prompt"]: row["completions"][0] for path in kept for row in rows_of(path) if row["sources"] == [other]
+    }
+    assert row["sources"][row["completions"].index(wrote[row["prompt"]])] == [other]
+    assert "it cannot be told yet which is preferred" in " ".join(first.output.split())
+    assert (
+        f"clearppo reward --dataset_name labels.jsonl --model_name_or_path {files['model_name_or_path']} "
+        in first.output
+    )
 
     before = [path.stat().st_mtime_ns for path in kept]
     second = label("prompts.jsonl", *models, *options, typed="q\n")

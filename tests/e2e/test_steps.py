@@ -127,6 +127,9 @@ def test_sft_leaves_what_others_can_load(sft, clearppo, tmp_path: Path, layout: 
     assert (code, err) == (0, "")
     assert "objective  minimise E[-log p(token" in out
     run = Path(options["output_dir"])
+    started = json.loads((run / "started.json").read_text(encoding="utf-8"))
+    assert started["rounds"] == 6
+    assert f"objective  {started['objective']}" in out
     found = records(options)
     held_out = layout.get("eval_fraction") != "0"
     assert len(found) == 6

@@ -22,7 +22,9 @@ def client(store: LabelStore) -> TestClient:
     """A page of ten items, one of which holds HTML."""
     answers = (SCRIPT, "b")
     items = [*candidates(9, 3), Candidate(item=item_id(SCRIPT, answers), prompt=SCRIPT, completions=answers)]
-    app = make_label_app(Desk(items, store, overlap=0.2), source="answers.jsonl", output="labels.jsonl")
+    app = make_label_app(
+        Desk(items, store, overlap=0.2), source="answers.jsonl", output="labels.jsonl", following="next"
+    )
     return TestClient(app, base_url=HERE)
 
 
@@ -47,8 +49,9 @@ def state(client: TestClient, labeller: str = "ann") -> Any:
 
 def test_an_item_says_nothing_that_gives_an_answer_away(client: TestClient) -> None:
     told = state(client)
-    assert set(told) == {"labeller", "item", "progress", "agreement"}
-    assert set(told["item"]) == {"item", "prompt", "answers"}
+    assert set(told) == {"labeller", "item", "progress", "agreement", "results"}
+    assert set(told["item"]) == {"item", "prompt", "answers", "cut"}
+    assert told["results"] is None
     assert told["progress"]["items"] == 10
     assert told["agreement"] is None
     assert state(client) == told  # the page is loaded again
@@ -72,7 +75,7 @@ def test_a_whole_course(client: TestClient, post: Callable[..., Any], store: Lab
     assert back["item"] == before["item"]
     assert post("decide", labeller="ann", item=back["item"]["item"], verdict="all bad")["item"] is None
     assert client.get("/api/label").json() == {
-        "source": "answers.jsonl", "output": "labels.jsonl", "labellers": ["ann"],
+        "source": "answers.jsonl", "output": "labels.jsonl", "following": "next", "labellers": ["ann"],
     }  # fmt: skip
 
 
@@ -91,6 +94,21 @@ def test_agreement_is_told_when_two_share_items(client: TestClient, post: Callab
             post("decide", labeller=labeller, item=state(client, labeller)["item"]["item"], verdict="tie")
     told = state(client)["agreement"]
     assert told == {"labellers": 2, "items": 2, "equal": 1.0, "alpha": None, "kappa": None}
+
+
+def test_a_state_of_nobody(client: TestClient) -> None:
+    answer = client.get("/api/label/state")
+    assert (answer.status_code, answer.json()) == (422, {"error": "`labeller` is missing"})
+
+
+def test_a_file_that_another_program_changes_is_said(client: TestClient, store: LabelStore) -> None:
+    item = state(client)["item"]["item"]
+    store.path.write_text('{"half')
+    said = {"labeller": "ann", "item": item, "verdict": "tie", "nonce": "123456789"}
+    answer = client.post("/api/label/decide", json=said)
+    assert answer.status_code == 422
+    assert "was changed by another program while it is open" in answer.json()["error"]
+    assert store.path.read_text() == '{"half'
 
 
 @pytest.mark.parametrize(

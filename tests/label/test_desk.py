@@ -2,11 +2,16 @@
 
 import threading
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from clearppo.data.labels import Decision
 from clearppo.errors import DataError
+from clearppo.ui import label_desk
+from clearppo.ui.label_agreement import Agreement
 from clearppo.ui.label_desk import Desk, labeller_name
 from clearppo.ui.label_store import LabelStore
 from tests.label.conftest import candidates, decision, rows_of
@@ -216,3 +221,29 @@ def test_many_labellers_in_many_threads(store: LabelStore) -> None:
         thread.join()
     assert len(rows_of(store.path)) == 36
     assert len(store.standing()) == 36
+
+
+def test_agreement_of_very_many_is_not_counted_for_every_request(
+    store: LabelStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk, now = desk_of(store, 12, overlap=1.0), [0.0]
+    measure = label_desk.measure
+
+    def slow(decisions: Iterable[Decision]) -> Agreement:
+        now[0] += 1.0
+        return measure(decisions)
+
+    monkeypatch.setattr(label_desk, "measure", slow)
+    monkeypatch.setattr(label_desk, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    for labeller in ("ann", "bob"):
+        for _ in range(4):
+            label(desk, labeller)
+            assert desk.recent_agreement() == desk.agreement()  # of few decisions it is always of now
+    monkeypatch.setattr(label_desk, "MANY", 8)
+    before = desk.recent_agreement()
+    counted_at = now[0]
+    label(desk, "ann")
+    now[0] += label_desk.REST - 0.1
+    assert desk.recent_agreement() == before
+    now[0] = counted_at + label_desk.REST
+    assert desk.recent_agreement() == desk.agreement() != before

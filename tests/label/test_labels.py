@@ -76,6 +76,31 @@ def test_several_files_are_put_together_by_their_prompts(tmp_path: Path) -> None
     assert {item.prompt: item.completions for item in found.items} == {"1": ("a", "b"), "2": ("x", "u", "y", "v")}
 
 
+def test_who_wrote_an_answer_is_known(tmp_path: Path) -> None:
+    """By the rows themselves; where they are silent, by the file's name."""
+    named = {"prompt": "1", "completions": ["a", "b", "a "], "sources": ["m", "n", "o"]}
+    cut = {"finish_reasons": ["stop", "length", "length"]}
+    found = read(tmp_path, [named | cut])
+    assert (found.items[0].sources, found.items[0].cut) == ((("m", "o"), ("n",)), (False, True))
+    assert found.models == ("m", "n", "o")
+
+    two = read(
+        tmp_path, [{"prompt": "1", "completions": ["a"]}], [{"prompt": "1", "completions": ["b"], "sources": ["m"]}]
+    )
+    assert two.items[0].sources == ((str(tmp_path / "file-0.jsonl"),), ("m",))
+    same = {"prompt": "1", "sources": ["m"]}
+    both = read(tmp_path, [same | {"completions": ["a"]}], [same | {"completions": ["b"]}])
+    assert both.items[0].sources == tuple((f"m ({tmp_path / f'file-{n}.jsonl'})",) for n in (0, 1))
+
+
+@pytest.mark.parametrize("sources", [None, ["m"], [1, 2], [["m"], [3]], "mn", [" ", "n"]])
+def test_a_column_of_another_meaning_names_nobody(sources: Any, tmp_path: Path) -> None:
+    (item,) = read(
+        tmp_path, [{"prompt": "1", "completions": ["a", "b"], "sources": sources, "finish_reasons": 3}]
+    ).items
+    assert (item.sources, item.cut) == ((), (False, False))
+
+
 def test_rows_of_one_file_stay_apart(tmp_path: Path) -> None:
     found = read(
         tmp_path, [{"prompt": "1", "chosen": "a", "rejected": "b"}, {"prompt": "1", "chosen": "c", "rejected": "d"}]
@@ -123,9 +148,18 @@ def test_files_that_are_not_there(tmp_path: Path) -> None:
 
 def test_a_line_comes_back() -> None:
     one = decision(
-        note="n", order=(1, 0), seconds=1.5, time="2026-01-31T14:05:09+00:00", nonce="x" * 12, prompt=MESSAGES
-    )
+        note="n", order=(1, 0), seconds=1.5, time="2026-01-31T14:05:09+00:00", nonce="x" * 12, prompt=MESSAGES,
+        sources=(("m", "n"), ()),
+    )  # fmt: skip
     assert read_decision(json.loads(one.line()), "here") == one
+
+
+def test_sources_of_a_line_are_lists_of_names() -> None:
+    row = json.loads(decision().line())
+    with pytest.raises(DataError, match="here: `sources` must hold a list of names for each"):
+        read_decision(row | {"sources": [["m"]]}, "here")
+    del row["sources"]  # as files of before
+    assert read_decision(row, "here").sources == ()
 
 
 def test_what_stands() -> None:
@@ -170,6 +204,19 @@ def test_a_reward_model_reads_labels_as_they_are(tmp_path: Path) -> None:
         f'{name}: 6 decisions of 2 labellers; 4 for an answer; 1 tie and 1 "all bad", which make no pair; 3 lines '
         "replaced or taken back by a later one"
     ]
+
+
+def test_decisions_between_equal_answers_are_counted(tmp_path: Path) -> None:
+    same, other = decision("j", completions=("a", "a")), decision("k", completions=("a", "a", "b"), order=(0, 1, 2))
+    name = labels(tmp_path / "labels.jsonl", decision("i"), same, other)
+    said: list[str] = []
+    assert [comparison.pairs for comparison in load_comparisons(name, note=said.append)] == [((0, 1),), ((0, 2),)]
+    assert said == [
+        f'{name}: 3 decisions of 1 labeller; 2 for an answer; 0 ties and 0 "all bad", which make no pair; '
+        "1 between answers that are all the same, which makes no pair"
+    ]
+    with pytest.raises(DataError, match=r"no decision for an answer \(1 .*1 between answers that are all the same"):
+        load_comparisons(labels(tmp_path / "labels.jsonl", same))
 
 
 def test_labels_without_a_choice(tmp_path: Path) -> None:

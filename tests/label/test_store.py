@@ -42,6 +42,7 @@ def test_a_line_is_on_the_disk_when_add_returns(store: LabelStore, monkeypatch: 
     (row,) = rows_of(store.path)
     assert list(row) == [
         "item", "prompt", "completions", "choice", "verdict", "labeller", "note", "order", "seconds", "time", "nonce",
+        "sources",
     ]  # fmt: skip
     assert (row["note"], row["prompt"], row["completions"]) == (HARD[4], HARD[2], [HARD[3], HARD[5]])
     assert store.path.read_bytes().count(b"\n") == 1
@@ -225,6 +226,24 @@ def test_a_file_that_was_moved_away_is_said(store: LabelStore) -> None:
     assert len(rows_of(store.path.with_name("elsewhere.jsonl"))) == 1
 
 
+@pytest.mark.parametrize("change", ["longer", "shorter", "empty"])
+def test_a_file_that_another_program_changes_is_said(change: str, store: LabelStore) -> None:
+    """A line would stand after half of another, or after a hole; the labeller would think that it is kept."""
+    store.add(decision("i"))
+    whole = store.path.read_bytes()
+    changed = {"longer": whole + b'{"half', "shorter": whole[:-9], "empty": b""}[change]
+    store.path.write_bytes(changed)  # in place, by another program
+    for _ in range(2):
+        with pytest.raises(
+            RunDirError, match=rf"changed by another program .* has {len(changed)} bytes, and {len(whole)}"
+        ):
+            store.add(decision("j", nonce="its-nonce"))
+    assert store.path.read_bytes() == changed
+    assert not store.seen("its-nonce")
+    store.path.write_bytes(whole)  # put back
+    assert store.add(decision("j", nonce="its-nonce"))
+
+
 @pytest.mark.parametrize(
     ("line", "words"),
     [
@@ -239,6 +258,8 @@ def test_a_file_that_was_moved_away_is_said(store: LabelStore) -> None:
         (json.dumps({**json.loads(decision().line()), "completions": "ab"}), "a list of two answers"),
         (json.dumps({**json.loads(decision().line()), "labeller": " "}), "`labeller` is blank"),
         (json.dumps({**json.loads(decision().line()), "seconds": -1}), "`seconds` is -1"),
+        (json.dumps({**json.loads(decision().line()), "seconds": int("9" * 401)}), "from 0 to 1000000000. Mend"),
+        (json.dumps({**json.loads(decision().line()), "seconds": float("nan")}), "`seconds` is nan"),
     ],
 )
 def test_a_line_that_is_no_decision_is_an_error_and_stays(line: str, words: str, tmp_path: Path) -> None:

@@ -87,8 +87,10 @@ def watch() -> Watch:
 
 
 @pytest.fixture
-def context(browser: Browser, watch: Watch, request: pytest.FixtureRequest) -> Iterator[BrowserContext]:
-    """A browser without a past. A test may ask for its options: @pytest.mark.parametrize("browsing", [{...}])."""
+def context(
+    browser: Browser, watch: Watch, start: Callable[..., "Served"], request: pytest.FixtureRequest
+) -> Iterator[BrowserContext]:
+    """A browser without a past, that goes before its servers. Its options: parametrize("context", [...], indirect)."""
     options = {"locale": "en-GB", "viewport": {"width": 1280, "height": 900}, "color_scheme": "light"}
     opened = browser.new_context(**(options | getattr(request, "param", {})))
     opened.set_default_timeout(PATIENCE)

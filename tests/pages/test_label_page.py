@@ -110,8 +110,40 @@ def test_decisions_by_key_are_in_the_file(page: Page, served: Served, labels: Pa
     assert len(compared) == 4  # all but the tie
     assert "tie" in " ".join(notes)
 
+    assert page.locator("[data-name=results]").count() == 0  # one file: nobody to prefer
     page.reload()  # the name is remembered, and so are the decisions
     expect(page.locator("[data-view=label]")).to_contain_text("clearppo reward --dataset_name")
+
+
+def test_two_models_are_blind_until_the_end(page: Page, tmp_path: Path, start: Callable[..., Served], watch) -> None:
+    """Nothing on the page names a model before every item has a decision; then it says who won, how often, how sure."""
+    file, labels = tmp_path / "answers.jsonl", tmp_path / "labels.jsonl"
+    rows = [
+        {"prompt": f"Q{n}", "completions": [f"good {n}", f"poor {n}"], "sources": ["runs/mine", "runs/sft"],
+         "finish_reasons": ["stop", "length"]}
+        for n in range(12)
+    ]  # fmt: skip
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    served = start("label", file, "--output", labels, "--port", "0", "--no-open")
+    sit_down(page, served.url)
+    for _ in rows:
+        assert "runs/" not in page.content()
+        answers = shown(page)
+        expect(page.locator(".cut")).to_have_count(1)
+        assert page.locator(".answer", has=page.locator(".cut")).locator(".text").inner_text().startswith("poor")
+        before = item(page)
+        good = next(place for place, text in enumerate(answers) if text.startswith("good"))
+        page.locator(f"[data-place='{good}'] .pick").click()
+        expect(page.locator("[data-view=label]")).not_to_have_attribute("data-item", before)
+    results = page.locator("[data-name=results]")
+    expect(results).to_contain_text("runs/mine is preferred to runs/sft: it wins 100%")
+    expect(results.locator("tbody tr")).to_contain_text("76%–100%")
+    expect(page.locator(".command code")).to_have_text(
+        f"clearppo reward --dataset_name {labels} --model_name_or_path runs/mine --output_dir runs/reward"
+    )
+    assert overflow(page) <= 0
+    page.locator(".command button").click()
+    assert decisions(labels)[0]["sources"] == [["runs/mine"], ["runs/sft"]]
 
 
 def test_texts_are_texts(page: Page, served: Served) -> None:

@@ -23,7 +23,7 @@ VIEWS = {
     "reward": {"run": "reward"},
 }
 TITLES = {
-    "runs": "训练",
+    "runs": "运行",
     "overview": "ppo-a · ppo-b",
     "iteration": "迭代",
     "answer": "回答",

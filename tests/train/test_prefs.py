@@ -286,13 +286,27 @@ def test_answers_for_people_have_no_judgement(options: dict[str, Any]) -> None:
     judged = made(options, num_completions=2)
     people = elsewhere(options, "people")
     rows = made(options, labeller=None, for_human=True, num_completions=2, output_file=people)
-    assert [list(row) for row in rows] == [["prompt", "completions", "tag", "note"]] * len(rows)
+    assert [list(row) for row in rows] == [["prompt", "completions", "tag", "note", "sources", "finish_reasons"]] * len(
+        rows
+    )
+    model = options["model_name_or_path"]
+    assert all(row["sources"] == [model] * len(row["completions"]) for row in rows)
+    reasons = {reason for row in rows for reason in row["finish_reasons"]}
+    assert reasons <= {"stop", "length"}
     by_prompt = {row["prompt"]: row["completions"] for row in rows}
     assert all(by_prompt[row["prompt"]] == row["completions"] for row in judged)
     items = read_candidates({people: read_source(people)}).items
     assert {item.prompt: list(item.completions) for item in items} == by_prompt
     with pytest.raises(ClearPPOError, match="or compare the answers yourself with clearppo label"):
         load_comparisons(people)
+
+
+def test_a_column_of_that_name_is_in_the_way_of_people_alone(options: dict[str, Any], tmp_path: Path) -> None:
+    prompts = tmp_path / "with-sources.jsonl"
+    prompts.write_text(json.dumps({"prompt": "Q", "sources": ["a book"]}) + "\n", encoding="utf-8")
+    made({**options, "dataset_name": str(prompts)})
+    with pytest.raises(ClearPPOError, match="row 1 has a column `sources`, which --for_human writes itself"):
+        build({**options, "dataset_name": str(prompts), "labeller": None, "for_human": True})
 
 
 def test_alike_answers_wait_for_nobody(options: dict[str, Any]) -> None:

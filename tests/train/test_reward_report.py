@@ -152,7 +152,7 @@ def test_the_level(n: int, share: float, level: str) -> None:
     report = reward_report(simulated(n, share))
     assert report.verdict.level == level, said(report)
     assert report.verdict.meaning.lower().startswith(level.split()[0])
-    assert f"It is right in {share:.1%} of {n} pairs" in said(report)
+    assert f"It is right in {share:.1%} of {n} pair{'s' * (n > 1)} (of" in said(report)
     assert f"{report.accuracy.low:.1%} and {report.accuracy.high:.1%}" in said(report)
     if level == "cannot tell":
         assert "raise --eval_fraction" in said(report)
@@ -192,6 +192,21 @@ def test_a_model_that_knows_by_heart() -> None:
     assert report.verdict.level == "usable"
     assert "24 points more often" in said(report)
     assert reward_report(simulated(1000, 0.75), train=simulated(1000, 0.8)).verdict.level == "good"
+
+
+def test_a_few_pairs_say_nothing_of_what_it_knows_by_heart_or_of_length() -> None:
+    few = reward_report(simulated(1, 0.0), train=simulated(5, 0.2))
+    assert few.train is not None
+    assert few.train.gap > 0.15
+    assert few.train.low < 0
+    assert few.verdict.level == "cannot tell"
+    assert few.verdict.reasons[0].startswith("It is right in 0.0% of 1 pair (of 1 prompt) that it")
+    assert len(few.verdict.reasons) == 2
+    assert "1 pair)" in few.rows()[0][1]
+    many = reward_report(simulated(200, 0.7), train=simulated(20, 0.9))
+    assert many.train is not None
+    assert (many.train.gap > 0.15, many.train.low > 0) == (True, False)
+    assert "points more often" not in said(many)
 
 
 def test_a_model_that_is_too_sure_or_not_sure_enough() -> None:

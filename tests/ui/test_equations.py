@@ -284,8 +284,8 @@ def test_the_story_says_why() -> None:
     told = explain(meta({"clip": 0.2}), row(), 0)["story"]
     assert told["en"] == (
         "“A” was rewarded: its advantage is +1.25. From here to the end it earned +1.75: −0.5 for its KL from the "
-        "reference, and +2.25 came later. The critic had expected +0.5. In epoch 2 its probability was already 1.5 "
-        "times the old one, beyond the clip, so it pushed no further."
+        "reference, and the tokens after it brought +2.25. The critic had expected +0.5. In epoch 2 its probability "
+        "had already risen by 50 %, beyond the clip, so it pushed no further."
     )
     assert told["zh"].startswith("“A” 得到了奖励：优势为 +1.25。")
     assert "第 2 轮" in told["zh"]

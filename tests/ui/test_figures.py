@@ -136,4 +136,6 @@ def test_the_reward_report_as_figures(language: str) -> None:
 def test_before_and_after(tmp_path: Path) -> None:
     stage = {"mean": 0.5, "half_interval_95": 0.1}
     chart = of_measures({"<VADER>": {"before": stage, "after": stage, "change": stage}}, "en")
+    assert chart is not None
     assert "&lt;VADER&gt;" in to_svg(chart, "f")
+    assert of_measures({"a": {"before": stage, "after": stage | {"mean": 1e308}, "change": stage}}, "en") is None

@@ -203,7 +203,7 @@ def test_a_damaged_record_is_said(copy: Any) -> None:
 
 def test_a_pipeline_is_one_report(copy: Any) -> None:
     directory = copy("pipeline")
-    (directory / "comparisons.jsonl").write_text("{}\n" * 7)
+    (directory / "comparisons.jsonl").write_text('{"pairs": [[0, 1], [2, 1]]}\n' * 700 + '{"pai')
     page = page_of(directory)
     assert "The policy improved in truth" in page.words
     for said in (
@@ -215,7 +215,7 @@ def test_a_pipeline_is_one_report(copy: Any) -> None:
     ):
         assert said in page.words
     assert "VADER (not optimised) +0.22 ± 0.08 +0.76 ± 0.08 +0.54 ± 0.08" in page.words
-    assert "Its answers to prompts are compared. 7 comparisons." in page.words
+    assert "Its answers to prompts are compared. 1,400 pairs on 700 prompts." in page.words
     assert "86% ± 5%" in page.words
     assert "77.8% (73.5% to 81.5%, 607 pairs)" in page.words
     assert {"by_gap", "calibration", "scores", "loss", "accuracy", "frontier", "measures"} <= set(page.figures)
@@ -225,7 +225,7 @@ def test_in_chinese(copy: Any) -> None:
     page = page_of(copy("pipeline"), language="zh")
     assert "策略确实变好了，没有被优化的 VADER 和 TextBlob 都这样看。" in page.words
     assert "已完成，共 12 次迭代。" in page.words
-    assert "奖励模型 (被优化)" in page.words
+    assert "奖励模型 （被优化）" in page.words
     left = re.findall(r"\b(?:before|after|iteration|score and reward|held out)\b", page.words)
     assert left == []
 
@@ -337,6 +337,32 @@ def test_no_run(tmp_path: Path, make: Any, said: str) -> None:
         write_report(make(tmp_path))
 
 
+def test_a_folder_that_holds_runs_is_told_their_names(copy: Any, tmp_path: Path) -> None:
+    copy("rloo")
+    (copy("pipeline") / "pipeline.json").write_text("{}")
+    with pytest.raises(RunDirError, match="there is no run in") as refused:
+        write_report(tmp_path)
+    assert f"below it there are {tmp_path / 'pipeline'}, {tmp_path / 'rloo'}." in str(refused.value)
+
+
+def test_how_it_learned_and_whether_it_changed(copy: Any) -> None:
+    directory = copy("pipeline")
+    file = directory / "evaluation.json"
+    found = json.loads(file.read_text())
+    found["measures"]["VADER"]["change"] = {"mean": -0.121, "half_interval_95": 0.236}
+    file.write_text(json.dumps(found))
+    config = directory / "ppo" / "config.yaml"
+    text = re.sub(r"(num_ppo_epochs): .*", r"\1: 3", config.read_text())
+    config.write_text(re.sub(r"(num_mini_batches): .*", r"\1: 2", text))
+    page = page_of(directory)
+    assert "−0.12 ± 0.24 no clear change" in page.words
+    assert page.words.count("no clear change") == 1
+    assert "optimiser steps: 6 (epochs × mini-batches: 3 × 2), ratio clipped at 1 − 0.2 and 1 + 0.2" in page.words
+    config.write_text(re.sub(r"(cliprange): .*", r"\1: null", text))
+    assert "ratio not clipped" in page_of(directory).words
+    assert "--png --language zh" in page_of(directory, language="zh").words
+
+
 def test_without_its_packages(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(ConfigError, match=r"clearppo report needs matplotlib.*pip install 'clearppo\[view\]'"):
@@ -383,11 +409,11 @@ def test_every_word_is_said() -> None:
         for file in source.glob(pattern)
         if file.name != "report_words.py"
     )
-    families = ("step.", "what.", "title.", "state.", "pick.", "column.", "rm.", "verdict.", "at.")
+    families = ("step.", "what.", "title.", "state.", "pick.", "column.", "rm.", "verdict.", "at.", "schedule.")
     unsaid = [name for name in WORDS if not name.startswith(families) and f'"{name}"' not in text]
     assert unsaid == []
 
 
 def test_a_number_in_few_digits() -> None:
-    assert [number(value) for value in (None, 0.0, 1.23456, 1e-5, 123456.0)] == ["", "0", "1.23", "1.0e-05", "1.23e+05"]
+    assert [number(value) for value in (None, 0.0, 1.23456, 1e-5, 123456.0)] == ["", "0", "1.23", "1.0e−05", "1.23e+05"]
     assert [signed(value) for value in (None, 0.5, -0.5)] == ["", "+0.50", "−0.50"]

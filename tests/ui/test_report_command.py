@@ -28,7 +28,7 @@ def test_elsewhere_and_in_chinese(run: Path, tmp_path: Path) -> None:
     page = tmp_path / "page.html"
     result = CliRunner().invoke(main, ["report", str(run), "--output", str(page), "--language", "zh"])
     assert result.exit_code == 0, result.output
-    assert "有监督微调：my run，始于 smollm2-135m-instruct" in page.read_text(encoding="utf-8")
+    assert "有监督微调：my run，基于 smollm2-135m-instruct" in page.read_text(encoding="utf-8")
     assert not (run / "report.html").exists()
 
 
@@ -45,13 +45,13 @@ def test_a_file_that_cannot_be_written(run: Path, tmp_path: Path) -> None:
     assert "Use an --output that you may write" in result.stderr
     result = CliRunner().invoke(main, ["report", str(run), "--output", str(tmp_path)])
     assert result.exit_code == 2
-    assert "Use an --output that you may write" in result.stderr
+    assert "does not end in .html" in result.stderr
 
 
 def test_the_quickstart_writes_it_and_says_how_to_see_more(run: Path) -> None:
     said = look_inside(run)
     assert (run / "report.html").is_file()
-    assert f"The report: {run}/report.html" in said
+    assert f"The report:  {run}/report.html  (clearppo report " in said
     assert f"clearppo view '{run}'" in said
     assert f"clearppo report '{run}'" in said
 

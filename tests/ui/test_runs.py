@@ -122,6 +122,8 @@ def test_states(tmp_path: Path) -> None:
     finally:
         holder.kill()
         holder.wait()
+    (run.path / "started.json").write_text('{"rounds": 5, "objective": "minimise all"}')
+    assert (run.n_steps, run.objective()) == (5, "minimise all")
     (run.path / "finished.json").write_text('{"rounds": 7}')
     assert (run.state, run.n_steps) == ("finished", 7)
 
@@ -179,3 +181,14 @@ def test_links_out_of_a_run_are_not_followed(tmp_path: Path) -> None:
     (run.path / "inside.json").write_text("{}")
     (run.path / "best.json").symlink_to(run.path / "inside.json")
     assert run.json("best.json") == {}
+
+
+def test_the_objective_is_what_the_run_says_or_its_model_card(tmp_path: Path) -> None:
+    run = open_index([make_run(tmp_path / "a", "sft")]).runs()[0]
+    assert run.objective() is None
+    (run.path / "README.md").write_text("---\n---\n# A model\n\n    minimise E[-log p],  E over all  \n")
+    assert run.objective() == "minimise E[-log p],  E over all"
+    (run.path / "started.json").write_text('{"rounds": true, "objective": ["x"]}')
+    assert (run.objective(), run.n_steps) == ("minimise E[-log p],  E over all", 3)
+    (run.path / "started.json").write_text('{"objective": "minimise this"}')
+    assert run.objective() == "minimise this"

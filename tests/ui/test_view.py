@@ -268,6 +268,8 @@ def test_prompts_are_searched(client: TestClient) -> None:
     found = get(client, "/api/runs/ppo-a/prompts", q=word.upper())
     assert 0 < found["matching"] == sum(word in json.dumps(row["prompt"]).lower() for row in everything)
     assert len(get(client, "/api/runs/ppo-a/prompts", limit=2, offset=1)["prompts"]) == 2
+    wanted = everything[1]["prompt_id"]
+    assert [row["prompt_id"] for row in get(client, "/api/runs/ppo-a/prompts", q=wanted)["prompts"]] == [wanted]
 
 
 def test_held_out_answers(client: TestClient, folder: Path) -> None:
@@ -326,6 +328,35 @@ def test_what_is_not_there(path: str, said: str, client: TestClient) -> None:
 )
 def test_what_cannot_be_asked(parameters: dict[str, str], said: str, client: TestClient) -> None:
     assert said in refused(client, "/api/runs/ppo-a/iterations/1", 422, **parameters)
+
+
+def test_a_run_that_goes_while_one_looks(folder: Path, tmp_path: Path) -> None:
+    """It is said, again and again; the others stay."""
+    for name in ("ppo-a", "ppo-b"):
+        shutil.copytree(folder / name, tmp_path / name)
+    client = TestClient(make_app(open_index([tmp_path])), base_url="http://127.0.0.1:8400")
+    shutil.rmtree(tmp_path / "ppo-b")
+    for _ in range(2):
+        assert refused(client, "/api/runs/ppo-b", 404) == "the run ppo-b is not there any more"
+    assert [run["id"] for run in get(client, "/api/runs")["runs"]] == ["ppo-a"]
+
+
+def test_files_that_cannot_be_read_hide_no_other_run(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("ppo-a", "ppo-b"):
+        shutil.copytree(folder / name, tmp_path / name)
+    client = TestClient(make_app(open_index([tmp_path])), base_url="http://127.0.0.1:8400")
+    plain = Path.open
+
+    def refusing(self: Path, *args: Any, **kwargs: Any) -> Any:
+        if self == tmp_path / "ppo-b" / "metrics.jsonl":
+            raise PermissionError(13, "Permission denied", str(self))
+        return plain(self, *args, **kwargs)
+
+    monkeypatch.setattr(Path, "open", refusing)
+    assert [run["id"] for run in get(client, "/api/runs")["runs"]] == ["ppo-a"]
+    assert refused(client, "/api/runs/ppo-b", 404) == "a file of the run cannot be read now (Permission denied)"
 
 
 def test_a_damaged_record_is_one_sentence(folder: Path, tmp_path: Path) -> None:

@@ -24,6 +24,9 @@ def client(tmp_path: Path) -> TestClient:
     def broken() -> None:
         raise DataError("the file\nis damaged. Mend it.")
 
+    def number(n: int) -> int:
+        return n
+
     def bug() -> None:
         raise ZeroDivisionError
 
@@ -33,6 +36,7 @@ def client(tmp_path: Path) -> TestClient:
     (tmp_path / "secret").write_text("secret")
     app.post("/take", response_model=None)(taken)
     app.get("/broken", response_model=None)(broken)
+    app.get("/number", response_model=None)(number)
     app.get("/bug", response_model=None)(bug)
     web.add_pages(app, tmp_path / "static", index="index.html")
     return TestClient(app, base_url="http://127.0.0.1:8400", raise_server_exceptions=False)
@@ -75,6 +79,15 @@ def test_errors_are_json(client: TestClient) -> None:
     assert client.get("/nothing").json() == {"error": "there is nothing at /nothing"}
     assert client.put("/broken").status_code == 405
     assert client.put("/broken").json() == {"error": "PUT is not answered here"}
+    assert client.get("/number?n=3").json() == 3
+    for asked, said in {
+        "/number": "is missing",
+        "/number?n=x": "cannot be read (Input should be a valid integer",
+    }.items():
+        wrong = client.get(asked)
+        assert wrong.status_code == 422
+        assert wrong.json().keys() == {"error"}
+        assert wrong.json()["error"].startswith(f"`n` {said}")
     bug = client.get("/bug")
     assert bug.status_code == 500
     assert "ZeroDivision" not in bug.text

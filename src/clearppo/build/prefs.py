@@ -68,7 +68,7 @@ def check_prefs(config: PrefsConfig, unmade: Container[str] = ()) -> None:
 def _rows(config: PrefsConfig) -> list[dict[str, Any]]:
     data = config.data
     rows = load_rows(data.dataset_name, config=data.dataset_config, split=data.dataset_train_split)
-    check_columns(rows, data.dataset_name)
+    check_columns(rows, data.dataset_name, for_human=config.label.for_human)
     return rows
 
 
@@ -96,6 +96,7 @@ def _wired(
     order = _prompt_order(len(prompts), config.label.max_prompts, config.run.seed)
     return PrefsRun(
         sampler=InProcessSampler(policy, loaded.tokenizer, settings, seed=config.run.seed),
+        model=config.model.model_name_or_path,
         scorer=scorer,
         prompts=prompts,
         order=order,

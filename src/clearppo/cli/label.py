@@ -1,5 +1,8 @@
 """`clearppo label`: people compare answers, in the browser or in the terminal."""
 
+import math
+import os
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -51,7 +54,11 @@ LABELLING = ("output", "labeller", "terminal", "overlap", "model_name_or_path", 
 @click.option("--temperature", metavar="X", help="As in clearppo prefs.")
 @click.option("--seed", metavar="N", help="As in clearppo prefs.")
 @click.option("--device", metavar="NAME", help="Where the model computes, as in clearppo prefs.")
-@click.option("--agreement", is_flag=True, help="Print how far the labellers in FILE..., files of decisions, agree.")
+@click.option(
+    "--agreement",
+    is_flag=True,
+    help="Print how far the labellers in FILE..., files of decisions, agree, and which model's answers they prefer.",
+)
 @click.pass_context
 def label(ctx: click.Context, files: tuple[str, ...], **options: Any) -> None:
     """Compare answers yourself: each prompt is shown with two to four answers, blind and in random order.
@@ -86,10 +93,12 @@ def label(ctx: click.Context, files: tuple[str, ...], **options: Any) -> None:
         desk = Desk(candidates.items, store, overlap=options["overlap"])
         for note in [*_said(candidates, desk), *store.notes]:
             click.echo(f"note: {note}", err=True)
+        model = next(iter([*options["model_name_or_path"], *candidates.models]), None)
+        following = _following(options["output"], model)
         if options["terminal"]:
-            _label_here(desk, name)
+            _label_here(desk, name, options["output"], following)
         else:
-            _serve(ctx, desk, files, options)
+            _serve(ctx, desk, files, options, following)
     finally:
         store.close()
 
@@ -104,6 +113,8 @@ def _check(given: set[str], options: dict[str, Any]) -> None:
         _refuse(given & {"labeller"}, "the page asks each labeller for a name; --terminal takes it from here")
     if not options["model_name_or_path"]:
         _refuse(given & set(SAMPLING), "nothing is sampled without --model_name_or_path")
+    if not math.isfinite(options["overlap"]):  # which click takes for a number between 0 and 1
+        raise ConfigError(f"overlap = {options['overlap']} is no share. Use --overlap 0.1, or another from 0 to 1.")
 
 
 def _refuse(names: set[str], because: str) -> None:
@@ -115,12 +126,12 @@ def _refuse(names: set[str], because: str) -> None:
 def _candidates(files: Sequence[str], options: dict[str, Any], sampling: dict[str, Any]) -> "Candidates":
     from clearppo.data.candidates import has_answers, read_candidates, read_source
 
-    sources = {name: read_source(name) for name in files}
-    if len(sources) < len(files):
+    if len({Path(os.path.expanduser(name)).resolve() for name in files}) < len(files):
         raise ConfigError(f"a file is given twice: {' '.join(files)}. Give each of them once.")
-    output = Path(options["output"]).expanduser()
+    sources = {name: read_source(name) for name in files}
+    output = Path(os.path.expanduser(options["output"]))
     for name in sources:
-        if output.exists() and output.samefile(Path(name).expanduser()):
+        if output.exists() and output.samefile(os.path.expanduser(name)):
             raise ConfigError(f"output = {output} is read, too. Use another --output.")
     models = options["model_name_or_path"]
     unanswered = [name for name, rows in sources.items() if not has_answers(rows)]
@@ -141,34 +152,47 @@ def _candidates(files: Sequence[str], options: dict[str, Any], sampling: dict[st
 
 def _said(candidates: "Candidates", desk: "Desk") -> list[str]:
     """What was left out, for people."""
-    foreign = desk.n_foreign
-    said = {
-        f"{candidates.n_alike} prompts without two different answers are left out": candidates.n_alike,
-        f"{candidates.n_repeated} rows that repeat another one are left out": candidates.n_repeated,
-        f"of {candidates.n_cut} prompts with more than four answers the first four are shown": candidates.n_cut,
-        f"{foreign} decisions in the output are on items that are not in these files": foreign,
-    }
-    return [text for text, count in said.items() if count]
+    said = (
+        (candidates.n_alike, "{n} prompt{s} without two different answers {are} left out"),
+        (candidates.n_repeated, "{n} row{s} that repeat{verb} another one {are} left out"),
+        (candidates.n_cut, "of {n} prompt{s} with more than four answers the first four are shown"),
+        (desk.n_foreign, "{n} decision{s} in the output {are} on items that are not in these files"),
+    )
+    one, more = {"s": "", "verb": "s", "are": "is"}, {"s": "s", "verb": "", "are": "are"}
+    return [text.format(n=count, **(one if count == 1 else more)) for count, text in said if count]
 
 
-def _serve(ctx: click.Context, desk: "Desk", files: Sequence[str], options: dict[str, Any]) -> None:
-    from clearppo.cli.serving import serve_pages
-    from clearppo.ui.label_app import make_label_app
-
-    names = ", ".join(Path(name).name for name in files)
-    app = make_label_app(desk, source=names, output=options["output"])
-    said = f"{desk.n_items} items to compare, decisions go to {options['output']}"
-    serve_pages(ctx, app, port=options["port"], wanted=options["open_browser"], said=said)
+def _following(output: str, model: str | None) -> str:
+    """The command that learns from the decisions."""
+    begin = shlex.quote(model) if model is not None else "MODEL"
+    return f"clearppo reward --dataset_name {shlex.quote(output)} --model_name_or_path {begin} --output_dir runs/reward"
 
 
-def _label_here(desk: "Desk", name: str | None) -> None:
+def _serve(ctx: click.Context, desk: "Desk", files: Sequence[str], options: dict[str, Any], following: str) -> None:
     from rich.console import Console
 
-    from clearppo.ui.label_desk import labeller_name
-    from clearppo.ui.label_terminal import Keyboard, label_here
+    from clearppo.cli.serving import serve_pages
+    from clearppo.data.labels import counted
+    from clearppo.ui.label_app import make_label_app
+    from clearppo.ui.label_terminal import result_tables
 
+    names = ", ".join(Path(name).name for name in files)
+    app = make_label_app(desk, source=names, output=options["output"], following=following)
+    said = f"{counted(desk.n_items, 'item')} to compare, decisions go to {options['output']}"
+    serve_pages(ctx, app, port=options["port"], wanted=options["open_browser"], said=said)
+    if found := desk.results():
+        Console(highlight=False).print(*result_tables(found), sep="\n")
+
+
+def _label_here(desk: "Desk", name: str | None, output: str, following: str) -> None:
+    from rich.console import Console
+
+    from clearppo.ui.label_terminal import Keyboard, ask_name, label_here
+
+    console = Console(highlight=False)
     with Keyboard() as keyboard:
-        label_here(desk, name or labeller_name(keyboard.line("your name: ")), Console(highlight=False), keyboard)
+        name = name or ask_name(console, keyboard)
+        label_here(desk, name, console, keyboard, output=output, following=following)
 
 
 def _print_agreement(files: Sequence[str]) -> None:
@@ -177,10 +201,12 @@ def _print_agreement(files: Sequence[str]) -> None:
     from clearppo.data.candidates import read_source
     from clearppo.data.labels import read_decision, standing
     from clearppo.ui.label_agreement import measure
-    from clearppo.ui.label_terminal import agreement_tables
+    from clearppo.ui.label_results import duels
+    from clearppo.ui.label_terminal import agreement_tables, result_tables
 
     decisions = [read_decision(row, f"{name} {where}") for name in files for where, row in read_source(name)]
-    found = measure(standing(decisions).values())
+    stand = list(standing(decisions).values())
+    found = measure(stand)
     if not found.people:
         raise ClearPPOError(f"{' and '.join(files)}: no decision stands. Label something first.")
-    Console(highlight=False).print(*agreement_tables(found), sep="\n")
+    Console(highlight=False).print(*agreement_tables(found), *result_tables(duels(stand)), sep="\n")

@@ -78,8 +78,7 @@ def look_inside(directory: Path) -> str:
         return f"No report: {error}"
     place = shlex.quote(str(directory))
     return (
-        f"The report: {page}\n"
-        f"Again:       clearppo report {place}\n"
+        f"The report:  {page}  (clearppo report {place} writes it again)\n"
         f"Look inside: clearppo view {place}  (every answer, every token, in the browser)"
     )
 

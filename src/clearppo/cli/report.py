@@ -8,9 +8,12 @@ import click
 @click.command()
 @click.argument("run_dir", type=click.Path(path_type=Path))
 @click.option(
-    "--output", type=click.Path(path_type=Path), default=None, help="The page's file. Default: report.html in RUN_DIR."
+    "--output",
+    type=click.Path(path_type=Path),
+    default=None,
+    help="The page's file, *.html. Default: report.html in RUN_DIR.",
 )
-@click.option("--png", is_flag=True, help="Write the figures into RUN_DIR/figures too, as PNG files.")
+@click.option("--png", is_flag=True, help="Write the figures as PNG files too, into figures/ beside the page.")
 @click.option(
     "--language", type=click.Choice(["en", "zh"]), default="en", show_default=True, help="English or Chinese."
 )
@@ -24,5 +27,7 @@ def report(run_dir: Path, output: Path | None, png: bool, language: str) -> None
     """
     from clearppo.ui.report import write_report
 
-    page, *figures = write_report(run_dir.expanduser(), output=output, png=png, language=language)
-    click.echo(f"wrote {page}{f' and {len(figures)} figures in {figures[0].parent}' if figures else ''}")
+    target = output.expanduser() if output is not None else None
+    page, *figures = write_report(run_dir.expanduser(), output=target, png=png, language=language)
+    more = f" and {len(figures)} figures in {click.format_filename(figures[0].parent)}" if figures else ""
+    click.echo(f"wrote {click.format_filename(page)}{more}")

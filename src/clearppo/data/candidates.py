@@ -4,7 +4,7 @@ import difflib
 import os
 from collections import Counter
 from collections.abc import Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import zip_longest
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from clearppo.data.checks import check_object, columns_seen
 from clearppo.data.comparison_formats import ANSWERS, PROMPT_COLUMNS
 from clearppo.data.files import Located, Wanted, read_file
 from clearppo.data.formats import detect, in_words, require_columns
-from clearppo.data.labels import item_id
+from clearppo.data.labels import item_id, read_sources
 from clearppo.data.templates import Text, prompt_key
 from clearppo.errors import DataError
 
@@ -25,26 +25,42 @@ CANDIDATES = Wanted(
 )
 MOST = 4
 """Answers that a person is shown at once."""
+SOURCES, FINISH_REASONS = "sources", "finish_reasons"
+"""Columns beside `completions`: who wrote each, and how it ended ("stop", or "length" if it was cut)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
-    """A prompt and two to four different answers to it, in the order of their file; `item` is known by its texts."""
+    """A prompt and two to four different answers to it, in the order of their file; `item` is known by its texts.
+
+    `sources` says who wrote each answer (several names: all wrote the same; empty: not known), and `cut` whether it
+    ended at the length limit.
+    """
 
     item: str
     prompt: Text
     completions: tuple[str, ...]
+    sources: tuple[tuple[str, ...], ...] = ()
+    cut: tuple[bool, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Candidates:
     """What the files hold. `n_repeated` items were there before; `n_alike` prompts have no two different answers; of
-    `n_cut` the first four different ones are taken."""
+    `n_cut` the first four different ones are taken. `models` are the writers that the files themselves name."""
 
     items: tuple[Candidate, ...]
     n_repeated: int
     n_alike: int
     n_cut: int
+    models: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Answer:
+    text: str
+    sources: tuple[str, ...]
+    cut: bool
 
 
 def read_source(name: str) -> list[Located]:
@@ -73,29 +89,29 @@ def read_candidates(sources: Mapping[str, Sequence[Located]]) -> Candidates:
     """The answers of every row of these files, by name; what they say of which is better is not looked at.
 
     A row is an item. What several files say to one prompt is one item, too: the first answer of each file, then the
-    second of each. Raises DataError, naming the file and the row, for one that is in another format than the first of
-    its file, and if there is nothing to compare.
+    second of each; a file is the writer of answers for which it names none. Raises DataError, naming the file and the
+    row, for one that is in another format than the first of its file, and if there is nothing to compare.
     """
-    found: dict[Hashable, tuple[Text, list[Sequence[str]]]] = {}
-    for source, located in sources.items():
+    read = {source: list(_read_answers(located, source)) for source, located in sources.items()}
+    models = Counter(name for rows in read.values() for name in _writers(rows))
+    found: dict[Hashable, tuple[Text, list[Sequence[_Answer]]]] = {}
+    for source, rows in read.items():
         met: Counter[Hashable] = Counter()
-        for prompt, answers in _read_answers(located, source):
+        for prompt, answers in rows:
             key = prompt_key(prompt)
             # Within a file a prompt may stand in several rows: the third row of one file joins the third of another.
             _, of_files = found.setdefault((key, met[key]), (prompt, []))
             met[key] += 1
-            of_files.append(answers)
+            of_files.append(_told_apart(answers, source, models) if len(read) > 1 else answers)
     items: dict[str, Candidate] = {}
     n_repeated = n_alike = n_cut = 0
     for prompt, of_files in found.values():
-        turns = [answer for turn in zip_longest(*of_files) for answer in turn if answer is not None]
-        different = distinct_answers(turns)
+        different = _distinct([answer for turn in zip_longest(*of_files) for answer in turn if answer is not None])
         if len(different) < 2:
             n_alike += 1
             continue
         n_cut += len(different) > MOST
-        taken = tuple(different[:MOST])
-        candidate = Candidate(item=item_id(prompt, taken), prompt=prompt, completions=taken)
+        candidate = _candidate(prompt, different[:MOST])
         n_repeated += candidate.item in items
         items.setdefault(candidate.item, candidate)
     if not items:
@@ -103,10 +119,23 @@ def read_candidates(sources: Mapping[str, Sequence[Located]]) -> Candidates:
             f"{' and '.join(sources)}: no two different answers to any of {n_alike} prompts, so nothing can be "
             "compared. Sample more answers, at a higher temperature."
         )
-    return Candidates(items=tuple(items.values()), n_repeated=n_repeated, n_alike=n_alike, n_cut=n_cut)
+    return Candidates(
+        items=tuple(items.values()), n_repeated=n_repeated, n_alike=n_alike, n_cut=n_cut, models=tuple(models)
+    )
 
 
-def _read_answers(located: Sequence[Located], source: str) -> Iterator[tuple[Text, Sequence[str]]]:
+def _candidate(prompt: Text, answers: Sequence[_Answer]) -> Candidate:
+    texts = tuple(answer.text for answer in answers)
+    return Candidate(
+        item=item_id(prompt, texts),
+        prompt=prompt,
+        completions=texts,
+        sources=tuple(answer.sources for answer in answers) if any(answer.sources for answer in answers) else (),
+        cut=tuple(answer.cut for answer in answers),
+    )
+
+
+def _read_answers(located: Sequence[Located], source: str) -> Iterator[tuple[Text, Sequence[_Answer]]]:
     first_where, first = located[0]
     keys = detect(check_object(first, f"{source} {first_where}", EXAMPLE), list(ANSWERS))
     if keys is None:
@@ -118,12 +147,42 @@ def _read_answers(located: Sequence[Located], source: str) -> Iterator[tuple[Tex
     for where, row in located:
         place = f"{source} {where}"
         require_columns(check_object(row, place, EXAMPLE), keys, place)
-        yield ANSWERS[tuple(keys)](row, place)
+        prompt, texts = ANSWERS[tuple(keys)](row, place)
+        # A column of that name may be somebody else's and hold something else; then the writers are not known.
+        writers = read_sources(row.get(SOURCES), len(texts)) or ((),) * len(texts)
+        reasons = row.get(FINISH_REASONS)
+        known_ends = isinstance(reasons, list | tuple) and len(reasons) == len(texts)
+        ends = reasons if known_ends else (None,) * len(texts)
+        yield (
+            prompt,
+            [
+                _Answer(text=text, sources=names, cut=end == "length")
+                for text, names, end in zip(texts, writers, ends, strict=True)
+            ],
+        )
 
 
-def distinct_answers(answers: Sequence[str]) -> list[str]:
-    """The first of each text, blanks around it aside, as `clearppo prefs` counts."""
-    first: dict[str, str] = {}
+def _writers(rows: Sequence[tuple[Text, Sequence[_Answer]]]) -> list[str]:
+    """Each name in these rows once."""
+    return list(dict.fromkeys(name for _, answers in rows for answer in answers for name in answer.sources))
+
+
+def _told_apart(answers: Sequence[_Answer], source: str, models: Mapping[str, int]) -> list[_Answer]:
+    """With the file's name for a writer who is not named, and beside one whom several files name."""
+    file = source.encode(errors="replace").decode()
+    return [
+        replace(
+            answer,
+            sources=tuple(f"{name} ({file})" if models[name] > 1 else name for name in answer.sources) or (file,),
+        )
+        for answer in answers
+    ]
+
+
+def _distinct(answers: Sequence[_Answer]) -> list[_Answer]:
+    """The first of each text, blanks around it aside, as `clearppo prefs` counts; its writers are those of all."""
+    first: dict[str, _Answer] = {}
     for answer in answers:
-        first.setdefault(answer.strip(), answer)
+        known = first.setdefault(answer.text.strip(), answer)
+        first[answer.text.strip()] = replace(known, sources=tuple(dict.fromkeys([*known.sources, *answer.sources])))
     return list(first.values())

@@ -1,15 +1,16 @@
 """What people decided: a file of `clearppo label`, one decision a line, and the comparisons that it makes. No torch.
 
     {"item": "9c1f0d3a52e8b764", "prompt": ..., "completions": [...], "choice": 1, "verdict": "better",
-     "labeller": "ann", "note": "", "order": [1, 0], "seconds": 8.2, "time": "2026-01-31T14:05:09+00:00", "nonce": ...}
+     "labeller": "ann", "note": "", "order": [1, 0], "seconds": 8.2, "time": "2026-01-31T14:05:09+00:00", "nonce": ...,
+     "sources": [["runs/sft"], ["runs/mine"]]}
 
 `completions` are in the order of the file that was labelled and `choice` counts in them from 0; `order` is how they
-were shown. Lines are never changed: a later one of the same item and labeller takes the place of an earlier.
+were shown, and `sources` who wrote each (empty: not known; several: all wrote the same). Lines are never changed: a
+later one of the same item and labeller takes the place of an earlier.
 """
 
 import hashlib
 import json
-import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -26,6 +27,8 @@ VERDICTS = (BETTER, TIE, ALL_BAD, UNDONE)
 """What a line says. Undone: the labeller took the decision on this item back, and has made no other."""
 COLUMNS = ("item", "prompt", "completions", "choice", "verdict", "labeller")
 """The columns by which such a file is known; the others are for people."""
+MOST_SECONDS = 1e9
+"""Thirty years. A whole number in JSON may be too large for a float."""
 EXAMPLE = (
     '{"item": "9c1f", "prompt": "The film was", "completions": [" a delight.", " dull."], "choice": 0, '
     '"verdict": "better", "labeller": "ann"}'
@@ -47,6 +50,7 @@ class Decision:
     seconds: float = 0.0
     time: str = ""
     nonce: str = ""
+    sources: tuple[tuple[str, ...], ...] = ()
 
     def line(self) -> str:
         """As it stands in the file, line end included."""
@@ -63,6 +67,21 @@ def item_id(prompt: Text, completions: Sequence[str]) -> str:
     """By what an item is known: 16 hex digits that depend on its texts alone."""
     text = json.dumps([prompt, list(completions)], ensure_ascii=False, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def read_sources(value: Any, size: int) -> tuple[tuple[str, ...], ...] | None:
+    """Who wrote each of `size` answers: for each a name or a list of names. None if `value` is something else."""
+    if not isinstance(value, list | tuple) or len(value) != size:
+        return None
+    named = [[names] if isinstance(names, str) else names for names in value]
+    if not all(isinstance(names, list | tuple) and all(map(_is_name, names)) for names in named):
+        return None
+    return tuple(tuple(dict.fromkeys(names)) for names in named)
+
+
+def _is_name(value: Any) -> bool:
+    # Half a surrogate pair is in no file.
+    return isinstance(value, str) and bool(value.strip()) and value == value.encode(errors="replace").decode()
 
 
 def is_labels(row: Any) -> bool:
@@ -87,8 +106,14 @@ def read_decision(row: Any, place: str) -> Decision:
     if not isinstance(order, list | tuple) or sorted(map(str, order)) != sorted(map(str, range(len(completions)))):
         raise DataError(f"{place}: `order` must hold each of 0 to {len(completions) - 1} once. Mend the row.")
     seconds = row.get("seconds") or 0.0
-    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds < math.inf:
-        raise DataError(f"{place}: `seconds` is {str(seconds)[:40]}; it must be a number, 0 or more. Mend the row.")
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds <= MOST_SECONDS:
+        raise DataError(
+            f"{place}: `seconds` is {str(seconds)[:40]}; it must be a number from 0 to {MOST_SECONDS:.0f}. "
+            "Mend the row."
+        )
+    sources = read_sources(row["sources"], len(completions)) if row.get("sources") else ()
+    if sources is None:
+        raise DataError(f"{place}: `sources` must hold a list of names for each of the completions. Mend the row.")
     return Decision(
         item=check_text(row["item"], "item", place),
         prompt="" if row["prompt"] == "" else check_prompt(row["prompt"], place),
@@ -98,6 +123,7 @@ def read_decision(row: Any, place: str) -> Decision:
         labeller=check_text(row["labeller"], "labeller", place),
         order=tuple(map(int, order)),
         seconds=float(seconds),
+        sources=sources,
         **{name: _words(row.get(name), name, place) for name in ("note", "time", "nonce")},
     )
 
@@ -123,13 +149,13 @@ def read_labels(
     places = {id(decision): where for decision, (where, _) in zip(decisions, located, strict=True)}
     kept = list(standing(decisions).values())
     compared = [_comparison(decision, places[id(decision)]) for decision in kept if decision.verdict == BETTER]
-    compared = [comparison for comparison in compared if comparison.pairs]
-    said = _summary(kept, len(decisions), len(compared))
-    if not compared:
+    different = [comparison for comparison in compared if comparison.pairs]
+    said = _summary(kept, len(decisions), len(different), len(compared) - len(different))
+    if not different:
         raise DataError(f"{source} holds no decision for an answer ({said}). Label more with clearppo label.")
     if note is not None:
         note(f"{source}: {said}")
-    return tuple(compared)
+    return tuple(different)
 
 
 def _comparison(decision: Decision, where: str) -> Comparison:
@@ -147,21 +173,26 @@ def _comparison(decision: Decision, where: str) -> Comparison:
     )
 
 
-def _summary(kept: Sequence[Decision], n_lines: int, n_compared: int) -> str:
+def _summary(kept: Sequence[Decision], n_lines: int, n_compared: int, n_alike: int) -> str:
     """What became of the lines."""
     counts = Counter(decision.verdict for decision in kept)
     people = len({decision.labeller for decision in kept})
     parts = [
-        f"{_many(len(kept), 'decision')} of {_many(people, 'labeller')}",
+        f"{counted(len(kept), 'decision')} of {counted(people, 'labeller')}",
         f"{n_compared} for an answer",
-        f'{_many(counts[TIE], "tie")} and {counts[ALL_BAD]} "all bad", which make no pair',
+        f'{counted(counts[TIE], "tie")} and {counts[ALL_BAD]} "all bad", which make no pair',
     ]
+    if n_alike:
+        parts.append(
+            f"{n_alike} between answers that are all the same, which {'makes' if n_alike == 1 else 'make'} no pair"
+        )
     if replaced := n_lines - len(kept):
-        parts.append(f"{_many(replaced, 'line')} replaced or taken back by a later one")
+        parts.append(f"{counted(replaced, 'line')} replaced or taken back by a later one")
     return "; ".join(parts)
 
 
-def _many(count: int, noun: str) -> str:
+def counted(count: int, noun: str) -> str:
+    """A number of things, in words."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 

@@ -27,7 +27,7 @@ from clearppo.train.stopping import Stopping
 from clearppo.train.undisturbed import undisturbed
 from clearppo.train.weights import load_weights, weights_state
 
-FINISHED = "finished.json"
+STARTED, FINISHED = "started.json", "finished.json"
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -154,6 +154,11 @@ class Keeper:
     def __post_init__(self) -> None:
         self.early.setdefault("chance", CHANCE)
         self._stopping = Stopping(self.listener, round=self.round)
+
+    def announce(self, objective: str) -> None:
+        """Note for who looks at the run while it goes on: what it optimises and how long. Raises RunDirError."""
+        about = {"rounds": self.n_rounds, "objective": objective}
+        self.run_dir.write(STARTED, json.dumps(about, ensure_ascii=False) + "\n")
 
     def learning(self, learn: Callable[P, R]) -> Callable[P, R]:
         """See Between."""

@@ -14,6 +14,7 @@ import torch
 
 from clearppo.batch import Prompts, Rollout
 from clearppo.data import PromptSet
+from clearppo.data.candidates import FINISH_REASONS, SOURCES
 from clearppo.errors import DataError, RewardError
 from clearppo.feedback.scorer import Scorer
 from clearppo.rollout import Generation, Sampler
@@ -23,13 +24,17 @@ from clearppo.train.part_file import PartFile
 
 TAKEN = frozenset({"completions", "scores", "pairs", "chosen", "rejected", "margins", "ranks", "choice", "best"})
 """Columns by which rows of comparisons are read. The prompts' own columns travel with them under other names."""
+FOR_HUMAN = frozenset({SOURCES, FINISH_REASONS})
+"""What rows of answers for people say of each answer, too."""
 
 
 @dataclass(kw_only=True)
 class PrefsRun:
-    """Everything a run needs, wired by build/prefs.py. `order` are the prompts to answer, `batch_prompts` at a time."""
+    """Everything a run needs, wired by build/prefs.py. `order` are the prompts to answer, `batch_prompts` at a time;
+    `model` is the name of what answers."""
 
     sampler: Sampler
+    model: str
     scorer: Scorer | None
     prompts: PromptSet
     order: Sequence[int]
@@ -98,7 +103,8 @@ class PrefsRun:
                 scores=tuple(scores[row] for row in own),
             )
             if self.scorer is None:
-                row = answers.unlabelled()
+                reasons = [generation.finish_reasons[row] for row in own]
+                row = answers.unlabelled() | {SOURCES: [self.model] * len(own), FINISH_REASONS: reasons}
                 written = len(own) >= min(2, self.num_completions)
                 tally.add_unlabelled(len(own), written=written)
             else:
@@ -152,14 +158,19 @@ def answered(prompts: Prompts, generation: Generation, rows: list[int]) -> Rollo
     )
 
 
-def check_columns(rows: Sequence[Mapping[str, Any]], source: str) -> None:
-    """Raises DataError if a row of prompts has a column that comparisons cannot carry."""
+def check_columns(rows: Sequence[Mapping[str, Any]], source: str, *, for_human: bool) -> None:
+    """Raises DataError if a row of prompts has a column that comparisons, or answers for people, cannot carry."""
     for number, row in enumerate(rows, start=1):
         for name, value in row.items():
             if name in TAKEN:
                 raise DataError(
                     f"{source} row {number} has a column `{name}`, which would say of a comparison which answer is "
                     "better. Rename or remove it."
+                )
+            if for_human and name in FOR_HUMAN:
+                raise DataError(
+                    f"{source} row {number} has a column `{name}`, which --for_human writes itself, of each answer. "
+                    "Rename or remove it."
                 )
             try:
                 json.dumps(value, ensure_ascii=False, allow_nan=False).encode()

@@ -20,7 +20,7 @@ from clearppo.train.agreement import (
     quantile,
     spearman,
 )
-from clearppo.train.reward_verdict import Evidence, Verdict, verdict
+from clearppo.train.reward_verdict import Evidence, Verdict, counted, verdict
 
 SCHEMA = "clearppo.reward_report"
 VERSION = 1
@@ -207,6 +207,7 @@ def reward_report(
     overconfidence = math.fsum(b.n_pairs * (b.predicted - b.observed) for b in bins) / len(differences)
     evidence = Evidence(
         accuracy=accuracy, score_std=scores.std, train_gap=None if train_gap is None else train_gap.gap,
+        train_gap_low=0.0 if train_gap is None else train_gap.low,
         calibration_error=error, overconfidence=overconfidence, longer_wins=length.longer_wins,
         prefers_longer=length.prefers_longer, clear=clear if by_label else None,
     )  # fmt: skip
@@ -335,7 +336,7 @@ def _softplus(x: float) -> float:
 
 
 def _spelled(a: Agreement) -> str:
-    return f"{a.value:.1%} ({a.low:.1%} to {a.high:.1%}, {a.n_pairs} pairs)"
+    return f"{a.value:.1%} ({a.low:.1%} to {a.high:.1%}, {counted(a.n_pairs, 'pair')})"
 
 
 def _correlations(length: LengthBias) -> str:

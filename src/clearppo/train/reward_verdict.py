@@ -22,11 +22,13 @@ FOLLOWS_LENGTH = 0.90  # share of pairs in which the model prefers the longer (o
 @dataclass(frozen=True, kw_only=True)
 class Evidence:
     """What the verdict looks at. `longer_wins` is the share of pairs whose better answer is the longer one,
-    `prefers_longer` that in which the model prefers the longer one; None where no pair differs in length."""
+    `prefers_longer` that in which the model prefers the longer one; None where no pair differs in length. `train_gap`
+    is training accuracy minus held-out accuracy, `train_gap_low` the lower end of its interval."""
 
     accuracy: Agreement
     score_std: float
     train_gap: float | None
+    train_gap_low: float
     calibration_error: float
     overconfidence: float
     longer_wins: float | None
@@ -62,7 +64,8 @@ def verdict(evidence: Evidence) -> Verdict:
         reasons += reason
     if evidence.clear is not None:
         clear = evidence.clear
-        reasons.append(f"On the {clear.n_pairs} pairs whose labels are clearly apart it is right in {clear.value:.0%}.")
+        pairs = counted(clear.n_pairs, "pair")
+        reasons.append(f"On the {pairs} whose labels are clearly apart it is right in {clear.value:.0%}.")
     if evidence.calibration_error > MISCALIBRATED and level != "cannot tell":
         way = "surer than it should be" if evidence.overconfidence > 0 else "less sure than it could be"
         reasons.append(
@@ -70,6 +73,11 @@ def verdict(evidence: Evidence) -> Verdict:
             "The order of answers does not suffer, the size of rewards does."
         )
     return Verdict(level=level, meaning=MEANINGS[level], reasons=tuple(reasons))
+
+
+def counted(n: int, noun: str) -> str:
+    """1 pair, 2 pairs."""
+    return f"{n} {noun}{'s' * (n != 1)}"
 
 
 _ORDER: dict[Level, int] = {"cannot tell": 0, "not good enough": 1, "usable": 2, "good": 3}
@@ -80,12 +88,13 @@ def _by_accuracy(evidence: Evidence) -> tuple[Level, list[str]]:
     if evidence.score_std == 0:
         return "not good enough", ["It gives every answer the same score."]
     reasons = [
-        f"It is right in {a.value:.1%} of {a.n_pairs} pairs (of {a.n_prompts} prompts) that it has not learned from; "
+        f"It is right in {a.value:.1%} of {counted(a.n_pairs, 'pair')} (of {counted(a.n_prompts, 'prompt')}) that it "
+        "has not learned from; "
         f"the true share lies between {a.low:.1%} and {a.high:.1%} (95 %). Guessing gives 50 %."
     ]
     if a.high < USABLE:
         return "not good enough", [*reasons, f"Even the upper end is below {USABLE:.0%}."]
-    too_wide = a.high - a.low > WIDEST
+    too_wide = _too_wide(a)
     # The interval leaves open whether the model is useless or good.
     undecided = a.high >= GOOD and (a.low <= 0.5 or a.value < USABLE)
     if too_wide or undecided:
@@ -103,10 +112,14 @@ def _by_accuracy(evidence: Evidence) -> tuple[Level, list[str]]:
     return "usable", reasons
 
 
+def _too_wide(accuracy: Agreement) -> bool:
+    return accuracy.high - accuracy.low > WIDEST
+
+
 def _by_length(evidence: Evidence, level: Level) -> tuple[Level, list[str]]:
     wins, prefers = evidence.longer_wins, evidence.prefers_longer
-    if wins is None or prefers is None:
-        return level, []
+    if wins is None or prefers is None or _too_wide(evidence.accuracy):
+        return level, []  # a few pairs go one way by chance
     kind = "longer" if prefers >= 0.5 else "shorter"
     share, baseline = (prefers, wins) if prefers >= 0.5 else (1 - prefers, 1 - wins)
     if share >= FOLLOWS_LENGTH:
@@ -123,7 +136,7 @@ def _by_length(evidence: Evidence, level: Level) -> tuple[Level, list[str]]:
 
 def _by_overfitting(evidence: Evidence, level: Level) -> tuple[Level, list[str]]:
     gap = evidence.train_gap
-    if gap is None or gap < OVERFITTED:
+    if gap is None or gap < OVERFITTED or evidence.train_gap_low <= 0 or level == "cannot tell":
         return level, []
     return "usable", [
         f"It is right {gap * 100:.0f} points more often on the comparisons it learned from: it knows many by heart. "

@@ -223,6 +223,7 @@ class PPORun:
         scaling = self.scaling or self._measured_scaling()
         self.run_dir.begin()
         self.run_dir.write("config.yaml", dump_config(self.config))
+        self.keeper.announce(self.summary.objective)
         return {"step": 0, "kl": self.kl.state(), "scaling": scaling.state()}
 
     def _resumed(self, checkpoint: Checkpoint) -> dict[str, Any]:
@@ -235,6 +236,7 @@ class PPORun:
         self.keeper.restore_early(checkpoint)
         self.keeper.rewind(checkpoint)
         self.run_dir.write("config.yaml", dump_config(self.config))
+        self.keeper.announce(self.summary.objective)
         return start
 
     def _best(self) -> str:

@@ -132,6 +132,7 @@ class SupervisedRun(ABC, Generic[ConfigT, RowsT]):
         """Make the directory the run's own. Where the loop starts."""
         self.run_dir.begin()
         self.run_dir.write("config.yaml", dump_config(self.config))
+        self.keeper.announce(self.summary.objective)
         return {"step": 0}
 
     def _resumed(self, checkpoint: Checkpoint) -> dict[str, Any]:
@@ -139,6 +140,7 @@ class SupervisedRun(ABC, Generic[ConfigT, RowsT]):
         start = self.keeper.restore(checkpoint)
         self.keeper.rewind(checkpoint)
         self.run_dir.write("config.yaml", dump_config(self.config))
+        self.keeper.announce(self.summary.objective)
         return start
 
     def _marks(self) -> dict[str, str]:

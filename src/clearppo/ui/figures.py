@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
+from clearppo.ui.report_file import FIGURE_MARK, clean
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -34,10 +36,15 @@ DPI = 200
 MANY = 120  # points of a line above which it is smoothed, over a band from the smallest to the largest
 POINTS = 64  # of a frontier at most
 BARS = 100  # of a stack, and steps of a band, at most
+APART = 0.13  # of a row's height, before and after from its middle
+LARGEST = 1e300  # numbers beyond it are not drawn: matplotlib's arithmetic with them overflows
+LONGEST = 32  # characters of a name
+AN_INCH, ROWS = 14, 6  # characters in a line of a legend, and its lines at most
 MARKED = 48  # points of a line up to which each is marked
 CJK = ("Noto Sans CJK SC", "Source Han Sans SC", "PingFang SC", "Microsoft YaHei", "Noto Sans CJK JP", "SimHei")
 
 STYLE: Mapping[str, Any] = {
+    "text.parse_math": False,  # a source's name may hold $
     "svg.fonttype": "none",
     "svg.hashsalt": "clearppo",
     "font.size": 8,
@@ -107,11 +114,13 @@ def lines(every: Sequence[Line], *, level: float | None = None, best: float | No
             axes.axhline(level, color=MUTED, linewidth=0.6)
         if best is not None:
             axes.axvline(best, color=MUTED, linewidth=0.8, linestyle=(0, (2, 2)))
-        for number, line in enumerate(every):
+        drawn = [
             _course(axes, line, SERIES[number % len(SERIES)], DASHES[number % len(DASHES)])
+            for number, line in enumerate(every)
+        ]
         _whole_numbers(axes)
         if len(every) > 1:
-            _legend(axes, len(every))
+            _legend(axes, [line.label for line in every], drawn)
 
     return paint
 
@@ -148,13 +157,15 @@ def stack(x: Sequence[float], parts: Mapping[str, Numbers]) -> Paint:
         places = _means(x, size)
         base = [0.0] * len(places)
         width = 0.8 * min((b - a for a, b in pairwise(places)), default=1.0)
-        for number, (label, values) in enumerate(parts.items()):
+        drawn: list[Any] = []
+        for number, values in enumerate(parts.values()):
             heights = _means([value or 0.0 for value in values], size)
-            axes.bar(places, heights, width, bottom=base, color=SERIES[number % len(SERIES)], label=label, linewidth=0)
+            colour = SERIES[number % len(SERIES)]
+            drawn.append(axes.bar(places, heights, width, bottom=base, color=colour, linewidth=0))
             base = [a + b for a, b in zip(base, heights, strict=True)]
         axes.grid(visible=False, axis="x")
         _whole_numbers(axes)
-        _legend(axes, len(parts), handlelength=1.0)
+        _legend(axes, list(parts), drawn, handlelength=1.0)
 
     return paint
 
@@ -165,20 +176,22 @@ def before_after(
     """For each row a name and two means with the half-widths of their intervals, joined by a line."""
 
     def paint(axes: "Axes") -> None:
+        drawn: list[Any] = []
         for number, (_, first, second) in enumerate(rows):
-            y = -number
-            axes.plot([first[0], second[0]], [y, y], color=MUTED, linewidth=0.8, zorder=1)
+            ys = (APART - number, -APART - number)  # one above the other, or their intervals would hide each other
+            axes.plot([first[0], second[0]], ys, color=MUTED, linewidth=0.8, zorder=1)
             for place, (mean, half) in enumerate((first, second)):
-                axes.errorbar(
-                    [mean], [y], xerr=[half], fmt="os"[place], color=SERIES[(1, 0)[place]], markersize=5.5,
-                    elinewidth=1.6, capsize=2.5, label=labels[place] if number == 0 else None,
+                point = axes.errorbar(
+                    [mean], [ys[place]], xerr=[half], fmt="os"[place], color=SERIES[(1, 0)[place]], markersize=5.5,
+                    elinewidth=1.6, capsize=2.5,
                 )  # fmt: skip
+                drawn.append(point)
         axes.axvline(0, color=MUTED, linewidth=0.6)
         axes.set_yticks([-i for i in range(len(rows))], [row[0] for row in rows], color=INK)
         axes.set_ylim(-len(rows) + 0.4, 0.6)
         axes.grid(visible=False, axis="y")
         axes.spines["left"].set_visible(False)
-        _legend(axes, 2)
+        _legend(axes, labels, drawn[:2])
 
     return paint
 
@@ -246,6 +259,17 @@ def _means(values: Sequence[float], size: int) -> list[float]:
     return [sum(group) / len(group) for group in groups]
 
 
+def drawable(values: Numbers) -> list[float | None]:
+    """The numbers with None for those that are too large to be drawn."""
+    return [value if value is not None and abs(value) <= LARGEST else None for value in values]
+
+
+def shown(name: str) -> str:
+    """A name that comes from a run, as a figure can show it: on one line, not too long."""
+    line = re.sub(r"\s+", " ", clean(name))
+    return line if len(line) <= LONGEST else f"{line[: LONGEST - 1]}…"
+
+
 def to_svg(chart: Chart, prefix: str) -> str:
     """The figure as an inline <svg>. `prefix` makes its ids its own among others on the page."""
     buffer = io.StringIO()
@@ -258,7 +282,7 @@ def to_png(chart: Chart) -> bytes:
     """The figure as a PNG file, on white, with its title."""
     buffer = io.BytesIO()
     with _drawn(chart, titled=True) as figure:
-        figure.savefig(buffer, format="png", dpi=DPI, facecolor=PAPER, metadata={"Software": None})
+        figure.savefig(buffer, format="png", dpi=DPI, facecolor=PAPER, metadata={"Software": FIGURE_MARK})
     return buffer.getvalue()
 
 
@@ -296,7 +320,8 @@ def _chinese() -> list[str]:
     return [name for name in CJK if name in known][:1]
 
 
-def _course(axes: "Axes", line: Line, colour: str, dash: Any) -> None:
+def _course(axes: "Axes", line: Line, colour: str, dash: Any) -> Any:
+    """Draw a line. Returns what stands for it in a legend."""
     known = [(x, y) for x, y in zip(line.x, line.y, strict=True) if y is not None]
     xs, ys = [x for x, _ in known], [y for _, y in known]
     if len(known) > MANY:
@@ -305,14 +330,15 @@ def _course(axes: "Axes", line: Line, colour: str, dash: Any) -> None:
         ends = (list(map(min, groups)), list(map(max, groups)))
         axes.fill_between(_means(xs, size), *ends, color=colour, alpha=0.18, linewidth=0)
         means: list[Any] = smoothed(ys, len(ys) // 40)
-        axes.plot(xs, means, color=colour, linestyle=dash, label=line.label)
+        [drawn] = axes.plot(xs, means, color=colour, linestyle=dash)
     else:
         marker = "o" if len(known) <= MARKED else None
-        axes.plot(xs, ys, color=colour, linestyle=dash, marker=marker, markersize=2.6, label=line.label)
+        [drawn] = axes.plot(xs, ys, color=colour, linestyle=dash, marker=marker, markersize=2.6)
     if line.half is not None:
         halves = {x: half for x, half in zip(line.x, line.half, strict=True) if half is not None}
         low, high = ([y + sign * halves.get(x, 0.0) for x, y in known] for sign in (-1, 1))
         axes.fill_between(xs, low, high, color=colour, alpha=0.13, linewidth=0)
+    return drawn
 
 
 def _whole_numbers(axes: "Axes") -> None:
@@ -334,10 +360,17 @@ def _percent(axis: Any) -> None:
     axis.set_major_formatter(PercentFormatter(1, decimals=0))
 
 
-def _legend(axes: "Axes", n: int, handlelength: float | None = None) -> None:
+def _legend(axes: "Axes", labels: Sequence[str], drawn: Sequence[Any], handlelength: float | None = None) -> None:
+    """What is drawn, by its labels; left to itself matplotlib leaves out those that begin with _."""
+    figure: Any = axes.figure
+    fitting = int(figure.get_figwidth() * AN_INCH) // (max(map(len, labels)) + 3)
+    columns = max(1, min(len(labels), 3, fitting))
+    most = columns * ROWS
+    if len(labels) > most:
+        labels = [*labels[: most - 1], f"+ {len(labels) - most + 1}"]
     axes.legend(
-        loc="lower left", bbox_to_anchor=(0, 1.0), ncols=min(n, 3), borderaxespad=0.2, columnspacing=1.1,
-        handlelength=handlelength,
+        drawn[:most], labels, loc="lower left", bbox_to_anchor=(0, 1.0), ncols=columns, borderaxespad=0.2,
+        columnspacing=1.1, handlelength=handlelength,
     )  # fmt: skip
 
 

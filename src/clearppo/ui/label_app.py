@@ -1,7 +1,8 @@
 """The page of `clearppo label`: a desk behind HTTP, for any number of labellers at once.
 
     GET  /api/label                       what is labelled, and by whom so far
-    GET  /api/label/state?labeller=ann    what ann has before her, her progress, everybody's agreement
+    GET  /api/label/state?labeller=ann    what ann has before her, her progress, everybody's agreement; when every item
+                                          is decided by somebody, also which model or file is preferred
     POST /api/label/decide                {"labeller", "item", "verdict", "place", "note", "seconds", "nonce"}
     POST /api/label/undo                  {"labeller", "nonce"}
     POST /api/label/skip                  {"labeller", "item"}
@@ -29,8 +30,8 @@ def require_server() -> None:
     require_packages("clearppo label", "view", {"fastapi": "FastAPI", "uvicorn": "uvicorn"})
 
 
-def make_label_app(desk: Desk, *, source: str, output: str) -> Any:
-    """The FastAPI application. `source` and `output` are shown."""
+def make_label_app(desk: Desk, *, source: str, output: str, following: str) -> Any:
+    """The FastAPI application. `source`, `output` and `following`, the command that learns from it, are shown."""
     from fastapi import Request
     from starlette.concurrency import run_in_threadpool
 
@@ -42,7 +43,8 @@ def make_label_app(desk: Desk, *, source: str, output: str) -> Any:
 
     async def about() -> dict[str, Any]:
         people = (await run_in_threadpool(desk.agreement)).people
-        return {"source": source, "output": output, "labellers": [person.labeller for person in people]}
+        names = [person.labeller for person in people]
+        return {"source": source, "output": output, "following": following, "labellers": names}
 
     async def state(labeller: str) -> dict[str, Any]:
         return await run_in_threadpool(_state, desk, labeller_name(labeller))
@@ -101,17 +103,21 @@ def _skip(desk: Desk, said: Mapping[str, Any]) -> dict[str, Any]:
 
 def _state(desk: Desk, labeller: str) -> dict[str, Any]:
     shown = desk.show(labeller)
+    progress = desk.progress(labeller)
+    # Not before: whoever knows what is preferred so far may look for it.
+    is_over = progress.labelled == progress.items
     return {
         "labeller": labeller,
         "item": shown and _seen(shown),
-        "progress": asdict(desk.progress(labeller)),
-        "agreement": _agreement(desk.agreement()),
+        "progress": asdict(progress),
+        "agreement": _agreement(desk.recent_agreement()),
+        "results": [asdict(duel) | {"settled": duel.is_settled} for duel in desk.results()] if is_over else None,
     }
 
 
 def _seen(shown: Shown) -> dict[str, Any]:
-    """What goes to the page: nothing by which answers could be told apart but their texts."""
-    return {"item": shown.item, "prompt": shown.prompt, "answers": shown.answers}
+    """What goes to the page: nothing by which answers could be told apart but their texts, and which are cut short."""
+    return {"item": shown.item, "prompt": shown.prompt, "answers": shown.answers, "cut": shown.cut}
 
 
 def _agreement(found: Agreement) -> dict[str, Any] | None:

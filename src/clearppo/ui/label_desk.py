@@ -19,6 +19,7 @@ from clearppo.data.labels import BETTER, UNDONE, VERDICTS, Decision
 from clearppo.data.templates import Text
 from clearppo.errors import DataError
 from clearppo.ui.label_agreement import Agreement, measure
+from clearppo.ui.label_results import Duel, duels
 from clearppo.ui.label_store import LabelStore
 
 LONGEST_NAME = 60
@@ -26,16 +27,22 @@ LONGEST_NOTE = 4000
 DAY = 24 * 3600.0
 AWAY = 600.0
 """Seconds after which an item that somebody was shown may be shown to others, too."""
+MANY = 5000
+"""Decisions from which on their agreement is not counted anew for every request."""
+REST = 20
+"""Then it is left as it is for so many times as long as the counting took."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Shown:
-    """An item as a labeller sees it: `order` are the numbers, in the file, of the `answers` on the table."""
+    """An item as a labeller sees it: `order` are the numbers, in the file, of the `answers` on the table; `cut` says of
+    each whether it ended at the length limit."""
 
     item: str
     prompt: Text
     answers: tuple[str, ...]
     order: tuple[int, ...]
+    cut: tuple[bool, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +82,8 @@ class Desk:
         self._store = store
         self._seats: dict[str, _Seat] = {}
         self._mutex = threading.RLock()
+        self._recent: Agreement | None = None
+        self._recent_until = 0.0
 
     @property
     def n_items(self) -> int:
@@ -176,6 +185,22 @@ class Desk:
         """Of all labellers of these items."""
         return measure(decision for decision in self._store.standing() if decision.item in self._items)
 
+    def recent_agreement(self) -> Agreement:
+        """The same, for who asks all the time: of very many decisions as it was a few seconds ago."""
+        with self._mutex:
+            start = time.monotonic()
+            if self._recent is None or start >= self._recent_until:
+                self._recent = self.agreement()
+                end = time.monotonic()
+                many = sum(person.n_decisions for person in self._recent.people) >= MANY
+                self._recent_until = end + REST * (end - start) if many else start
+            return self._recent
+
+    def results(self) -> tuple[Duel, ...]:
+        """Who is preferred, of those who wrote these items' answers."""
+        known = [decision for decision in self._store.standing() if decision.item in self._items]
+        return duels(replace(decision, sources=self._items[decision.item].sources) for decision in known)
+
     def _mine(self, labeller: str) -> list[Decision]:
         return [said for said in self._store.standing() if said.labeller == labeller and said.item in self._items]
 
@@ -188,9 +213,10 @@ class Desk:
 
     def _next(self, labeller: str, seat: _Seat) -> str | None:
         open_items = [item for item in self._items if self._store.decided(item, labeller) is None]
-        fresh = [item for item in open_items if item not in seat.skipped]
+        skipped, is_open = set(seat.skipped), set(open_items)
+        fresh = [item for item in open_items if item not in skipped]
         if not fresh:
-            return next((item for item in seat.skipped if item in open_items), None)
+            return next((item for item in seat.skipped if item in is_open), None)
         shared = next((item for item in fresh if item in self._shared), None)
         if shared is not None:
             return shared
@@ -212,6 +238,7 @@ class Desk:
             prompt=candidate.prompt,
             answers=tuple(candidate.completions[number] for number in order),
             order=order,
+            cut=tuple(candidate.cut[number] for number in order) if candidate.cut else (False,) * len(order),
         )
 
     def _decision(
@@ -229,6 +256,7 @@ class Desk:
             order=shown.order,
             time=datetime.now(UTC).isoformat(timespec="seconds"),
             nonce=nonce,
+            sources=candidate.sources,
         )
 
 

@@ -35,6 +35,7 @@ class LabelStore:
         self._standing: dict[tuple[str, str], Decision] = {}
         self._nonces: set[str] = set()
         self._handle = -1
+        self._size = 0
 
     @classmethod
     def open(cls, output: str | Path) -> "LabelStore":
@@ -62,6 +63,7 @@ class LabelStore:
             store._read()
             with _disk_errors(path):
                 store._handle = os.open(path, os.O_WRONLY | os.O_APPEND)
+                store._size = os.fstat(store._handle).st_size
         except BaseException:
             store.close()
             raise
@@ -124,11 +126,17 @@ class LabelStore:
             named = None
         if named is None or (named.st_dev, named.st_ino) != (here.st_dev, here.st_ino):
             raise RunDirError(f"{self.path} was moved or removed while it is written. Put it back and start again.")
+        if here.st_size != self._size:
+            raise RunDirError(
+                f"{self.path} was changed by another program while it is open: it has {here.st_size} bytes, and "
+                f"{self._size} were left there. Nothing was written; start again."
+            )
         try:
             done = 0
             while done < len(line):
                 done += os.write(self._handle, line[done:])
             os.fsync(self._handle)
+            self._size += len(line)
         except BaseException:
             os.ftruncate(self._handle, here.st_size)
             raise

@@ -1,5 +1,6 @@
 """What the pages are told of runs: the index, and the files of each run, read when they are asked for."""
 
+import contextlib
 import threading
 from collections.abc import Mapping
 from typing import Any
@@ -29,7 +30,10 @@ class Library:
 
     def runs(self) -> dict[str, Any]:
         """All runs."""
-        found = [{**run.summary(), "recorded": len(recorded(run))} for run in self.index.runs()]
+        found: list[dict[str, Any]] = []
+        for run in self.index.runs():
+            with contextlib.suppress(OSError):  # gone since the search, or unreadable: the rest is shown
+                found.append({**run.summary(), "recorded": len(recorded(run))})
         return {"version": clearppo_version(), "root": ", ".join(map(str, self.index.roots)), "runs": found}
 
     def run(self, run_id: str) -> dict[str, Any]:
@@ -131,6 +135,8 @@ class Library:
         run = self.index.get(run_id)
         if run is None:
             raise RefusedError(404, f"there is no run {run_id[:100]!r}; /api/runs lists those that there are")
+        if not run.path.is_dir():
+            raise RefusedError(404, f"the run {run.name} is not there any more")
         return run
 
     def _numbers(self, run: Run) -> Metrics:

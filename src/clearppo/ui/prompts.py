@@ -36,12 +36,12 @@ class Archive:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def prompts(self, query: str, offset: int, limit: int) -> dict[str, Any]:
-        """A page of the prompts in which `query` stands, those that were answered most often first."""
+        """A page of the prompts in which `query` stands, or whose id it is, the most often answered ones first."""
         with self._lock:
             self._refresh()
             rows = self._rows()
             wanted = query.casefold()
-            matching = [row for row in rows if wanted in plain(row["prompt"]).casefold()] if wanted else rows
+            matching = [row for row in rows if wanted in plain(row["prompt"]).casefold() or wanted == row["prompt_id"]]
             matching.sort(key=lambda row: (-row["n"], plain(row["prompt"])))
             return {"total": len(rows), "matching": len(matching), "prompts": matching[offset : offset + limit]}
 

@@ -1,48 +1,53 @@
 """`clearppo report`: one HTML page of a run, or of all steps of a pipeline, that needs nothing but itself."""
 
+import contextlib
+import json
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from clearppo.disk import replace_whole
 from clearppo.errors import RunDirError
-from clearppo.rundir import RunDir, disk_errors
+from clearppo.rundir import OWN_FILES, ROWS
 from clearppo.ui.figures import Chart, has_chinese_font, to_png, to_svg
 from clearppo.ui.report_charts import of_measures
-from clearppo.ui.report_results import of_quickstart
+from clearppo.ui.report_file import check_figures, check_page, reading_errors, write_figures, write_page
+from clearppo.ui.report_results import MINUS, of_quickstart, unclear
 from clearppo.ui.report_run import Part, model_of, read_part, versions_of, written
 from clearppo.ui.report_words import Say, words
-from clearppo.ui.runs import Kind, Run, kind_of
+from clearppo.ui.runs import Kind, Run, find_runs, kind_of
 from clearppo.web import require_packages
 
 REPORT, FIGURES = "report.html", "figures"
 STEPS = ("sft", "reward", "ppo")
+NAMED = 8
+"""Runs that a message names at most."""
 TEMPLATES = Path(__file__).with_name("templates")
 
 
 def write_report(directory: Path, *, output: Path | None = None, png: bool = False, language: str = "en") -> list[Path]:
     """Write the report of what lies in a directory: a run, or the steps of a pipeline. Returns the files written.
 
-    `output` is the page's file, by default report.html in the directory; with `png` the figures go into figures/ there.
-    Every file is written whole or not at all. Raises RunDirError, and ConfigError if the packages are not installed.
+    `output` is the page's file, by default report.html in the directory; with `png` the figures go into figures/ beside
+    it. Every file is written whole or not at all, and none that is no report's is replaced. Raises RunDirError, and
+    ConfigError if the packages are not installed.
     """
     require_packages("clearppo report", "view", {"matplotlib": "matplotlib", "jinja2": "jinja2"})
-    runs = runs_of(directory)
+    with reading_errors():
+        runs = runs_of(directory)
     target = directory / REPORT if output is None else output
-    page = _Page(directory, runs, language)
-    text = page.html()
-    with disk_errors(target, "output", any_cause=True):
-        replace_whole(target, text.encode())
-    if not png:
-        return [target]
-    # A PNG's words are drawn here, with this machine's fonts.
-    drawn = page if language == "en" or has_chinese_font() else _Page(directory, runs, "en")
-    pictures = {f"{name}.png": to_png(chart) for name, chart in drawn.charts()}
-    with RunDir(directory).whole(FIGURES) as beside:
-        for name, content in pictures.items():
-            (beside / name).write_bytes(content)
-    return [target, *(directory / FIGURES / name for name in pictures)]
+    figures = target.parent / FIGURES
+    check_page(target)
+    with reading_errors():
+        page = _Page(directory, runs, language)
+        text = page.html()
+        # A PNG's words are drawn here, with this machine's fonts.
+        drawn = page if not png or language == "en" or has_chinese_font() else _Page(directory, runs, "en")
+    pictures = {f"{name}.png": to_png(chart) for name, chart in drawn.charts()} if png else {}
+    if pictures:
+        check_figures(figures, pictures)
+    write_page(target, text)
+    return [target, *(write_figures(figures, pictures) if pictures else [])]
 
 
 def runs_of(directory: Path) -> list[Run]:
@@ -51,6 +56,8 @@ def runs_of(directory: Path) -> list[Run]:
         what = "is a file" if directory.exists() else "is not there"
         raise RunDirError(f"{directory} {what}. Give the output_dir of a run, or of a pipeline.")
     below = [(directory / step, step) for step in STEPS]
+    for path in (directory, *(path for path, _ in below)):
+        _require_readable(path)
     places = [(directory, directory.resolve().name)] if kind_of(directory) else below
     found: list[tuple[Path, str, Kind]] = []
     for path, name in places:
@@ -59,9 +66,27 @@ def runs_of(directory: Path) -> list[Run]:
     if not found:
         raise RunDirError(
             f"there is no run in {directory}, and none in {', '.join(STEPS)} below it. Give the output_dir of a run, "
-            "or of clearppo rlhf or quickstart."
+            f"or of clearppo rlhf or quickstart{_below(directory)}."
         )
     return [Run(id=name, name=name, path=path.resolve(), kind=kind) for path, name, kind in found]
+
+
+def _require_readable(path: Path) -> None:
+    """Raises OSError if a file of a run is there and may not be read: what is asked of it later would be nothing."""
+    for name in (*OWN_FILES, *ROWS):
+        if name != REPORT and (path / name).is_file():
+            (path / name).open("rb").close()
+
+
+def _below(directory: Path) -> str:
+    """The runs and pipelines further below, for who gave the folder that they lie in."""
+    found: dict[Path, None] = {}
+    for path in find_runs(directory):
+        pipeline = path.name in STEPS and path.parent != directory and (path.parent / "pipeline.json").is_file()
+        found[path.parent if pipeline else path] = None
+    names = [str(path) for path in found]
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return f"; below it there are {', '.join(names[:NAMED])}{more}" if names else ""
 
 
 class _Page:
@@ -73,8 +98,7 @@ class _Page:
         self.parts = [read_part(run, language, self.say) for run in runs]
         self.main = self.parts[-1]
         self.results = of_quickstart(directory / "evaluation.json", self.say) or self.main.results
-        found = self.results.measures if self.results else {}
-        self.measures = of_measures(found, language) if found else None
+        self.measures = of_measures(self.results.measures, language) if self.results else None
 
     @property
     def is_pipeline(self) -> bool:
@@ -101,7 +125,7 @@ class _Page:
             lstrip_blocks=True,
         )
         drawn = {id(chart): Markup(to_svg(chart, f"f{i}")) for i, (_, chart) in enumerate(self.charts())}
-        environment.filters |= {"number": number, "signed": signed, "messages": messages}
+        environment.filters |= {"number": number, "signed": signed, "messages": messages, "unclear": unclear}
         return environment.get_template("report.html.j2").render(
             say=self.say,
             page=self,
@@ -137,9 +161,9 @@ class _Page:
         }
         made = self.directory / "comparisons.jsonl"
         if made.is_file():
-            with made.open("rb") as stream:
-                n = sum(1 for _ in stream)
-            steps["prefs"] = (say("step.prefs"), say("what.prefs"), say("way.comparisons", n=n))
+            prompts, pairs = _comparisons(made)
+            said = say("way.comparisons", pairs=f"{pairs:,}", prompts=f"{prompts:,}")
+            steps["prefs"] = (say("step.prefs"), say("what.prefs"), said)
         return [steps[kind] for kind in ("sft", "prefs", "reward", "ppo") if kind in steps]
 
     def _headline(self) -> str:
@@ -158,7 +182,8 @@ class _Page:
         rows.append((say("rm.near", gap=f"{near['high']:.3g}"), self._agreement(near["agreement"])))
         rows.append((say("rm.calibration"), f"{report['calibration_error']:.1%}"))
         if length["pearson"] is not None:
-            rows.append((say("rm.length"), signed(length["pearson"])))
+            both = {"pearson": signed(length["pearson"]), "ranks": signed(length["spearman"])}
+            rows.append((say("rm.length"), say("correlations", **both)))
         if length["longer_wins"] is not None:
             rows.append((say("rm.longer"), f"{length['longer_wins']:.1%}"))
         if report["train"] is not None:
@@ -185,17 +210,31 @@ class _Page:
         commands = [(self.say("inside.view"), f"clearppo view {place}")]
         if self.main.run.kind != "reward" and self.main.run.models()["final"]:
             commands.append((self.say("inside.chat"), f"clearppo chat {shlex.quote(str(model))}"))
-        return [*commands, (self.say("inside.again"), f"clearppo report {place} --png")]
+        language = "" if self.language == "en" else f" --language {self.language}"
+        return [*commands, (self.say("inside.again"), f"clearppo report {place} --png{language}")]
+
+
+def _comparisons(file: Path) -> tuple[int, int]:
+    """Of the comparisons that `clearppo prefs` wrote: (prompts, pairs)."""
+    prompts = pairs = 0
+    with file.open(encoding="utf-8", errors="replace") as stream:
+        for line in stream:
+            with contextlib.suppress(ValueError, TypeError, KeyError, RecursionError):  # a line may be half written
+                pairs += len(json.loads(line)["pairs"])
+                prompts += 1
+    return prompts, pairs
 
 
 def number(value: float | None) -> str:
     """Three digits that mean something; nothing for None."""
-    return "" if value is None else f"{value:.3g}" if abs(value) >= 1e-3 or value == 0 else f"{value:.1e}"
+    if value is None:
+        return ""
+    return (f"{value:.3g}" if abs(value) >= 1e-3 or value == 0 else f"{value:.1e}").replace("-", MINUS)
 
 
 def signed(value: float | None) -> str:
     """A number with two decimals and its sign."""
-    return "" if value is None else f"{value:+.2f}".replace("-", "−")
+    return "" if value is None else f"{value:+.2f}".replace("-", MINUS)
 
 
 def messages(prompt: str | Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:

@@ -1,6 +1,6 @@
 """Which figures a report shows: those for which the run has numbers."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from clearppo.ui.figures import (
@@ -10,10 +10,12 @@ from clearppo.ui.figures import (
     Paint,
     before_after,
     calibration,
+    drawable,
     frontier,
     histogram,
     lines,
     shares,
+    shown,
     stack,
 )
 from clearppo.ui.report_words import CHART_WORDS, LABELS, LANGUAGES
@@ -49,7 +51,7 @@ class Charts:
     """Makes the figures of one run in one language."""
 
     def __init__(self, columns: Columns, language: str, *, best: int | None = None) -> None:
-        self.columns, self.best = columns, best
+        self.columns, self.best = {name: drawable(values) for name, values in columns.items()}, best
         self.steps = [float(step) for step in columns.get("step", ()) if step is not None]
         self.number = LANGUAGES.index(language)
 
@@ -83,7 +85,7 @@ class Charts:
 
     def label(self, name: str) -> str:
         """A word within a figure; what is none of ours, the name of a source, stays as it is."""
-        return LABELS[name][self.number] if name in LABELS else name
+        return LABELS[name][self.number] if name in LABELS else shown(name)
 
     def _more(self, table: Mapping[str, tuple[dict[str, str], str, float | None]], x: str = "iteration") -> list[Chart]:
         charts: list[Chart] = []
@@ -165,21 +167,19 @@ def of_reward_report(report: Mapping[str, Any], language: str) -> list[Chart]:
     if points := [(b["predicted"], b["observed"], b["n_pairs"]) for b in report["calibration"] if b["n_pairs"]]:
         found.append(charts.chart("calibration", calibration(points), x="predicted", y="observed", small=True))
     scores = report["scores"]
-    paint = histogram(scores["histogram_edges"], scores["histogram_counts"])
-    return [*found, charts.chart("scores", paint, x="score", y="answers", small=True)]
+    if None not in drawable(scores["histogram_edges"]):
+        paint = histogram(scores["histogram_edges"], scores["histogram_counts"])
+        found.append(charts.chart("scores", paint, x="score", y="answers", small=True))
+    return found
 
 
-def of_measures(measures: Mapping[str, Mapping[str, Mapping[str, float]]], language: str) -> Chart:
-    """Before and after by every measure of the quickstart's evaluation.json."""
+def of_measures(measures: Mapping[str, Mapping[str, Mapping[str, float]]], language: str) -> Chart | None:
+    """Before and after by every measure of the quickstart's evaluation.json, if there is any."""
     charts = Charts({}, language)
-    rows = [
-        (name, *((stages[stage]["mean"], stages[stage]["half_interval_95"]) for stage in ("before", "after")))
-        for name, stages in measures.items()
-    ]
-    return charts.chart(
-        "measures", before_after(_rows(rows), (charts.label("before"), charts.label("after"))), x="score"
-    )
-
-
-def _rows(rows: Sequence[Any]) -> list[tuple[str, tuple[float, float], tuple[float, float]]]:
-    return [(name, before, after) for name, before, after in rows]
+    rows: list[tuple[str, tuple[float, float], tuple[float, float]]] = []
+    for name, stages in measures.items():
+        before, after = ((stages[stage]["mean"], stages[stage]["half_interval_95"]) for stage in ("before", "after"))
+        if None not in drawable([*before, *after]):
+            rows.append((shown(name), before, after))
+    paint = before_after(rows, (charts.label("before"), charts.label("after")))
+    return charts.chart("measures", paint, x="score") if rows else None

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from clearppo.ui.metrics import number
 from clearppo.ui.report_words import Say
 from clearppo.ui.runs import Run
 
@@ -17,6 +18,10 @@ FIRST, WORST = 5, 2  # samples that are shown: of the file's beginning, and of t
 UNPAIRED = 4
 REWARD_MODEL = "reward model"  # as the quickstart calls it
 Z = 1.96
+LARGEST = 1e100
+"""Numbers beyond it are left out: they measure nothing, and have no squares."""
+MINUS = "−"
+"""The sign before every negative number of a report, as wide as a plus."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +48,7 @@ def of_quickstart(file: Path, say: Say) -> Results | None:
     """From the evaluation.json that the quickstart writes; None if there is no such file."""
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (FileNotFoundError, ValueError, RecursionError):
         return None
     if not isinstance(found, dict) or not {"measures", "verdict", "win_rate", "samples"} <= found.keys():
         return None  # somebody else's
@@ -71,9 +76,9 @@ def of_quickstart(file: Path, say: Say) -> Results | None:
 
 
 def of_evaluation(run: Run, step: int, say: Say) -> Results | None:
-    """From evaluation/step-0.jsonl and that of a later step; None if one of them is not there."""
-    before, after = (_rows(run, f"step-{number}.jsonl") for number in (0, step))
-    if not before or len(before) != len(after) or step == 0:
+    """From evaluation/step-0.jsonl and that of a later step; None if one is not there, or of other prompts."""
+    before, after = (_rows(run, f"step-{of}.jsonl") for of in (0, step))
+    if not before or [row["prompt"] for row in before] != [row["prompt"] for row in after] or step == 0:
         return None
     own = say("score")
     names = {own: lambda row: row["score"]}
@@ -121,21 +126,39 @@ def _renamed(found: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, An
 
 
 def _rows(run: Run, name: str) -> list[dict[str, Any]]:
-    return _lines(run.file("evaluation", name))
+    """The rows of an evaluation that are whole, with numbers or None for what was measured."""
+    found: list[dict[str, Any]] = []
+    for row in _lines(run.file("evaluation", name)):
+        rewards, length, won = row.get("rewards"), _known(row.get("length")), _known(row.get("won"))
+        if isinstance(rewards, dict) and row["kl"] is not None and length is not None:
+            rewards = {source: _known(value) for source, value in rewards.items()}
+            found.append(row | {"rewards": rewards, "length": length, "won": won})
+    return found
 
 
 def _lines(file: Path | None) -> list[dict[str, Any]]:
-    """The rows of a JSON-lines file; a line that is still being written is left out."""
+    """The answers in a JSON-lines file; what is none, as a line that is still being written, is left out."""
     found: list[dict[str, Any]] = []
     if file is not None:
         for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
             try:
                 row = json.loads(line)
-            except ValueError:
+            except (ValueError, RecursionError):
                 continue
-            if isinstance(row, dict) and isinstance(row.get("step"), int):
-                found.append(row)
+            if isinstance(row, dict) and _is_answer(row):
+                found.append(row | {name: _known(row.get(name)) for name in ("score", "kl")})
     return found
+
+
+def _is_answer(row: Mapping[str, Any]) -> bool:
+    prompt = row.get("prompt")
+    is_text = isinstance(prompt, str) or (isinstance(prompt, list) and all(isinstance(m, dict) for m in prompt))
+    return is_text and isinstance(row.get("completion"), str) and type(row.get("step")) is int
+
+
+def _known(value: Any) -> float | None:
+    known = number(value)
+    return known if known is not None and abs(known) <= LARGEST else None
 
 
 def _stages(before: Sequence[Any], after: Sequence[Any], get: Any) -> dict[str, dict[str, float]]:
@@ -189,6 +212,11 @@ def _verdict(measures: Mapping[str, Mapping[str, Mapping[str, float]]], own: str
     return say(f"verdict.{kind}", own=own, up=up, same=same, down=down)
 
 
+def unclear(change: Mapping[str, float]) -> bool:
+    """Whether the interval of a change holds 0."""
+    return abs(change["mean"]) <= change["half_interval_95"]
+
+
 def _sentence(stages: Mapping[str, Mapping[str, float]] | None, n: int, say: Say) -> str:
     if stages is None:
         return ""
@@ -198,5 +226,6 @@ def _sentence(stages: Mapping[str, Mapping[str, float]] | None, n: int, say: Say
         n=n,
         before=f"{before['mean']:.3f}",
         after=f"{after['mean']:.3f}",
-        change=f"{change['mean']:+.3f} ± {change['half_interval_95']:.3f}",
-    )
+        change=f"{change['mean']:+.3f} ± {change['half_interval_95']:.3f}"
+        + (f"{say('comma')}{say('no_change')}" if unclear(change) else ""),
+    ).replace("-", MINUS)

@@ -14,9 +14,9 @@ from clearppo.errors import RecordError
 from clearppo.ui.figures import Chart
 from clearppo.ui.metrics import Metrics, events
 from clearppo.ui.report_charts import KL, SCORE, Charts, of_reward_report
-from clearppo.ui.report_results import Results, of_evaluation, of_samples
+from clearppo.ui.report_results import MINUS, Results, of_evaluation, of_samples
 from clearppo.ui.report_tokens import telling_answers
-from clearppo.ui.report_words import Say
+from clearppo.ui.report_words import WORDS, Say
 from clearppo.ui.runs import Run
 
 REWARD_REPORT = 1
@@ -70,7 +70,7 @@ def read_part(run: Run, language: str, say: Say) -> Part:
     return Part(
         run=run,
         state=state_of(run, say),
-        objective=_objective(run),
+        objective=run.objective() or "",
         facts=facts_of(run, say),
         changed=changed_options(run),
         tiles=_tiles(run.kind, columns, report, say),
@@ -147,7 +147,8 @@ def facts_of(run: Run, say: Say) -> list[tuple[str, str]]:
             facts |= {"from.comparisons": short(data), "how.loss": option(run, "rm", "rm_loss"), "how.reads": template}
             facts |= passes
     rate, schedule = option(run, "optim", "learning_rate"), option(run, "optim", "lr_scheduler_type")
-    facts["how.rate"] = f"{spelled(rate)}, {schedule}"
+    known = f"schedule.{schedule}" in WORDS
+    facts["how.rate"] = f"{spelled(rate)}{say('comma')}{say(f'schedule.{schedule}') if known else schedule}"
     if option(run, "model", "use_peft"):
         facts["how.lora"] = f"r = {option(run, 'model', 'lora_r')}"
     facts["how.seed"] = option(run, "run", "seed")
@@ -175,9 +176,9 @@ def _ppo_facts(run: Run, say: Say) -> dict[str, Any]:
     sources += [str(url) for url in option(run, "reward", "reward_urls") or []]
     if model := option(run, "reward", "reward_model_path"):
         sources.append(short(model))
-    clip = option(run, "ppo", "cliprange")
+    epochs, batches = (option(run, "ppo", name) for name in ("num_ppo_epochs", "num_mini_batches"))
     facts = {
-        "from.score": ", ".join(sources),
+        "from.score": say("comma").join(sources),
         "how.answers": say(
             "how.answers.value",
             total=spelled(option(run, "run", "total_episodes")),
@@ -187,17 +188,25 @@ def _ppo_facts(run: Run, say: Say) -> dict[str, Any]:
         ),
         "how.update": say(
             "how.update.value",
-            epochs=spelled(option(run, "ppo", "num_ppo_epochs")),
-            batches=spelled(option(run, "ppo", "num_mini_batches")),
-            clip=say("off") if clip is None else spelled(clip),
+            epochs=spelled(epochs),
+            batches=spelled(batches),
+            updates=epochs * batches if type(epochs) is type(batches) is int else "?",
+            clip=_clip(run, say),
         ),
         "how.advantages": option(run, "ppo", "advantage_estimator"),
-        "how.kl": f"{spelled(option(run, 'kl', 'kl_coef'))}, {option(run, 'kl', 'kl_estimator')}",
+        "how.kl": f"{spelled(option(run, 'kl', 'kl_coef'))}{say('comma')}{option(run, 'kl', 'kl_estimator')}",
     }
     if facts["how.advantages"] == "gae":
         gamma, lam = (spelled(option(run, "ppo", name)) for name in ("gamma", "lam"))
-        facts["how.advantages"] = f"GAE, gamma = {gamma}, lambda = {lam}"
+        facts["how.advantages"] = say("comma").join(("GAE", f"gamma = {gamma}", f"lambda = {lam}"))
     return facts
+
+
+def _clip(run: Run, say: Say) -> str:
+    low, high = (option(run, "ppo", name) for name in ("cliprange", "cliprange_high"))
+    if low is None:
+        return say("how.no_clip")
+    return say("how.clip", low=spelled(low), high=spelled(low if high is None else high))
 
 
 def _tiles(
@@ -219,16 +228,7 @@ def _tiles(
 
 
 def _tile(name: str, value: float) -> str:
-    return f"{value:.0%}" if name.endswith("accuracy") else f"{value:.3g}"
-
-
-def _objective(run: Run) -> str:
-    """The line of mathematics: from the model card, which any version has written, or from the options."""
-    card = run.file("README.md")
-    for line in card.read_text(encoding="utf-8", errors="replace").splitlines() if card else ():
-        if line.startswith(("    maximise ", "    minimise ")):
-            return line.strip()
-    return run.objective() or ""
+    return (f"{value:.0%}" if name.endswith("accuracy") else f"{value:.3g}").replace("-", MINUS)
 
 
 def _best(best: Sequence[Mapping[str, Any]], say: Say) -> str:

@@ -34,6 +34,8 @@ Kind = Literal["ppo", "sft", "reward"]
 State = Literal["running", "waiting", "finished", "stopped"]
 
 _HEADER = re.compile(r"\A# The resolved configuration of a run, written by ClearPPO .*\n# .*?clearppo (\w+) ")
+_LINE = re.compile(r"^ {4}((?:maximise|minimise) .*?)\s*$", re.MULTILINE)
+"""The objective in a model card."""
 
 
 @dataclass(frozen=True)
@@ -71,8 +73,9 @@ class Run:
     @property
     def n_steps(self) -> int | None:
         """How many rounds the run has from beginning to end, where that can be told."""
-        if (finished := self.json("finished.json")) and isinstance(rounds := finished.get("rounds"), int):
-            return rounds
+        for name in ("finished.json", "started.json"):
+            if type(rounds := (self.json(name) or {}).get("rounds")) is int:
+                return rounds
         section = self.options().get("run")
         numbers = section if isinstance(section, dict) else {}
         episodes, batch = numbers.get("total_episodes"), numbers.get("batch_size")
@@ -83,8 +86,9 @@ class Run:
     @property
     def updated(self) -> float:
         """When something was written last, in seconds since 1970."""
-        files = [self.file(name) for name in ("metrics.jsonl", "timings.jsonl", "config.yaml", "finished.json")]
-        return max((file.stat().st_mtime for file in files if file), default=self.path.stat().st_mtime)
+        names = ("metrics.jsonl", "timings.jsonl", "config.yaml", "finished.json")
+        files = [file for name in names if (file := self.file(name))]
+        return max(file.stat().st_mtime for file in files or [self.path])
 
     def json(self, *parts: str) -> dict[str, Any] | None:
         """A JSON file of the run; None if it is not there or no JSON object."""
@@ -115,17 +119,20 @@ class Run:
     def config_text(self) -> str:
         """config.yaml, or nothing."""
         file = self.file("config.yaml")
-        try:
-            return file.read_text(encoding="utf-8", errors="replace") if file else ""
-        except OSError:
-            return ""
+        return _text(file) if file else ""
 
     def options(self) -> dict[str, Any]:
         """The options of config.yaml, in sections; those without effect are not among them."""
         return _options(self.config_text())
 
     def objective(self) -> str | None:
-        """What a PPO run maximises, in one line; None for other runs, and for a file that this version cannot read."""
+        """What the run optimises, in one line: as it said itself when it began, or in its model card; else by the
+        options of PPO. None where none of these can be read."""
+        said = (self.json("started.json") or {}).get("objective")
+        if isinstance(said, str):
+            return said
+        if (card := self.file("README.md")) and (line := _LINE.search(_text(card))):
+            return line[1]
         file = self.file("config.yaml")
         return _objective(file, self.config_text()) if self.kind == "ppo" and file else None
 
@@ -272,6 +279,14 @@ def last_step(file: Path) -> int:
         if type(step) is int:
             steps.append(step)
     return max(steps)
+
+
+def _text(file: Path) -> str:
+    """What a file reads, or nothing."""
+    try:
+        return file.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
 
 
 def _holds_model(path: Path) -> bool:

@@ -4,6 +4,9 @@ from clearppo.ui.earned import GROUPED
 from clearppo.ui.equation_words import Words, note
 from clearppo.ui.lines import Earned, Token, beyond, bounds
 
+HARDLY = 0.0005
+"""A ratio this near to 1 is no change that a person need hear of."""
+
 
 def story(token: Token, earned: Earned) -> Words:
     """What happened to the token and why: its own share, what came later, what was expected, and where it was cut."""
@@ -62,7 +65,7 @@ def _why(token: Token, earned: Earned) -> Words:
     if earned.following is not None:
         return _by_gae(token, earned, own)
     later = note("", "") if token.last else note(
-        f", and {signed(earned.later)} came later", f"，之后又来了 {signed(earned.later)}"
+        f", and the tokens after it brought {signed(earned.later)}", f"，后面的 token 贡献 {signed(earned.later)}"
     )  # fmt: skip
     if earned.expected is None:
         return note(
@@ -120,22 +123,33 @@ def _update(token: Token) -> Words:
         epoch, ratio = cut[0]
         rest = len(cut) - 1
         return note(
-            f"In epoch {epoch} its probability was already {ratio:.3g} times the old one, beyond the clip, so it "
+            f"In epoch {epoch} its probability had already {_changed(ratio)['en']}, beyond the clip, so it "
             f"pushed no further{f' (the same in {rest} more)' if rest else ''}.",
-            f"在第 {epoch} 轮，它的概率已是原来的 {ratio:.3g} 倍，超出裁剪范围，所以不再推动"
+            f"在第 {epoch} 轮，它的概率已{_changed(ratio)['zh']}，超出裁剪范围，所以不再有梯度"
             f"{f'（另有 {rest} 轮也是如此）' if rest else ''}。",
         )
     if len(read) == 1:
         return note("", "")
     if token.meta["objective"]["clip"] is None:
         return note(
-            f"When last read, its probability was {last:.3g} times the old one.",
-            f"最后一次读到时，它的概率是原来的 {last:.3g} 倍。",
+            f"When last read, its probability had {_changed(last)['en']}.",
+            f"最后一次读到时，它的概率{_changed(last)['zh']}。",
         )
     return note(
-        f"It was never clipped: when last read, its probability was {last:.3g} times the old one.",
-        f"它从未被裁剪：最后一次读到时，它的概率是原来的 {last:.3g} 倍。",
+        f"It was never clipped: when last read, its probability had {_changed(last)['en']}.",
+        f"它从未被裁剪：最后一次读到时，它的概率{_changed(last)['zh']}。",
     )
+
+
+def _changed(ratio: float) -> Words:
+    """How a probability has changed, by its ratio to the old one."""
+    if abs(ratio - 1) < HARDLY:
+        return note("hardly changed", "几乎没变")
+    if ratio >= 2 or ratio <= 1 / 2:
+        return note(f"become {ratio:.3g} times the old one", f"变为原来的 {ratio:.3g} 倍")
+    way = note("risen", "上升") if ratio > 1 else note("fallen", "下降")
+    share = f"{100 * abs(ratio - 1):.3g} %"
+    return note(f"{way['en']} by {share}", f"{way['zh']}了 {share}")
 
 
 def _quoted(text: str) -> str:

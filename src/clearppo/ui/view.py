@@ -33,7 +33,13 @@ def make_app(index: Index) -> Any:
 
     def served(answer: Endpoint) -> Callable[..., Response]:
         def endpoint(request: Request) -> Response:
-            return Response(as_json(answer(library, request)), media_type="application/json")
+            try:
+                content = as_json(answer(library, request))
+            except OSError as error:  # a run may be deleted, overwritten or gone on with while somebody looks at it
+                raise web.RefusedError(
+                    404, f"a file of the run cannot be read now ({error.strerror or error})"
+                ) from error
+            return Response(content, media_type="application/json")
 
         return endpoint
 

@@ -65,14 +65,14 @@ const words = {
     no_report: "This run has no report on a reward model",
   },
   zh: {
-    runs: "训练",
+    runs: "运行",
     overview: "总览",
     iteration: "迭代",
     answer: "回答",
     compare: "对比",
     reward: "奖励模型",
     skip: "跳到正文",
-    run: "训练",
+    run: "运行",
     help: "键盘",
     close: "关闭",
     here: "本页",
@@ -82,7 +82,7 @@ const words = {
     "key.help": "这张表",
     "key.close": "关闭，离开输入框",
     views: "页面",
-    choose: "选择一次训练",
+    choose: "选择一次运行",
     "state.running": "进行中",
     "state.finished": "已完成",
     "state.stopped": "已停止",
@@ -92,7 +92,7 @@ const words = {
     "kind.reward": "奖励模型",
     failed: "无法显示这一页",
     again: "重试",
-    to_runs: "全部训练",
+    to_runs: "全部运行",
     gone: "服务器没有回应。`clearppo view` 还在运行吗？正在重试……",
     unknown_view: "没有“{view}”这一页。",
     loading: "正在读取……",
@@ -220,16 +220,23 @@ async function route() {
       ? go("overview", { run: only.id }, { replace: true })
       : go("runs", {}, { replace: true });
   }
-  if (!VIEWS.includes(view)) return fill(main, trouble(new Error(t("unknown_view", { view }))));
+  if (!VIEWS.includes(view)) {
+    leave(current);
+    current = null;
+    drawBar();
+    return fill(main, trouble(new Error(t("unknown_view", { view }))));
+  }
   // The other views speak of a run: of the one there is, or of the newest.
   if (view !== "runs" && !params.run.length && index.runs.length) {
     const [newest] = [...index.runs].sort((a, b) => b.updated - a.updated);
     return go(view, { ...params, run: newest.id }, { replace: true });
   }
   if (current?.view === view && current.update) {
-    current.params = params;
+    const showing = current;
+    showing.params = params;
     drawBar();
-    if ((await current.update(params)) !== false) return;
+    if ((await showing.update(params)) !== false) return;
+    if (showing !== current || showing.params !== params) return; // somebody has gone on meanwhile
   }
   await show(view, params);
 }
@@ -366,14 +373,30 @@ function drawBar() {
   nav.setAttribute("aria-label", t("views"));
   helpButton.title = `${t("help")} (?)`;
   helpButton.setAttribute("aria-label", t("help"));
-  fill(
-    nav,
-    VIEWS.map((view, i) => tab(view, i + 1, run, params)),
-  );
-  fill(picker, current && current.view !== "runs" && index ? chooser(run, params) : null);
+  // What has not changed stays: it may be open, or just be clicked.
+  const kept = VIEWS.map((view) => [view, lacking(view, run), current?.view, params.step, params.row]);
+  renewed(nav, [language(), params.run, kept], () => VIEWS.map((view, i) => tab(view, i + 1, run, params)));
+  const choosing = current && current.view !== "runs" && index;
+  const offered = choosing && index.runs.map(({ id, name }) => [id, name]);
+  renewed(picker, [language(), params.run[0], offered], () => (choosing ? chooser(run, params) : null));
+  const dot = picker.querySelector(".dot");
+  if (dot && run) {
+    dot.className = `dot ${run.state}`;
+    dot.title = t(`state.${run.state}`);
+  }
   document.title = [current && t(current.view), run && current.view !== "runs" && run.name, "ClearPPO"]
     .filter(Boolean)
     .join(" · ");
+}
+
+const drawnOf = new WeakMap(); // node -> what it was last drawn of
+
+/** Fill a node anew if what it is drawn of has changed. */
+function renewed(node, of, make) {
+  const now = JSON.stringify(of);
+  if (drawnOf.get(node) === now) return;
+  drawnOf.set(node, now);
+  fill(node, make());
 }
 
 /** Why a view has nothing to show of a run; null if it has. */

@@ -109,16 +109,18 @@ export function stepAxis(word, steps, range) {
   };
 }
 
+const OPTIONS = { displayModeBar: false, responsive: true, doubleClick: "reset", showTips: false };
+
 /** Draw, or draw again with what has changed. */
 export async function draw(plot, traces, layout_) {
   const library = await plotly();
   if (!plot.isConnected) return;
-  await library.react(plot, traces, layout_, {
-    displayModeBar: false,
-    responsive: true,
-    doubleClick: "reset",
-    showTips: false,
-  });
+  await library.react(plot, traces, layout_, OPTIONS);
+}
+
+/** The same without waiting; nothing as long as Plotly itself is not there. */
+export function drawNow(plot, traces, layout_) {
+  window.Plotly?.react(plot, traces, layout_, OPTIONS);
 }
 
 /** Free what charts hold, when their view is left. */
@@ -208,8 +210,24 @@ export function line({ x, y, name, colour, style = "solid", share = 0, digits = 
 /** A share between 0 and 1 as percent, for axes of shares. */
 export const PERCENT = { tickformat: "~%" };
 
-/** An axis for these values: powers of ten where they are tiny, and some room around a constant, `room` around 0. */
-export function valueAxis(values, room = 1) {
+/** An axis for shares: it ends at 0 and 1, beyond which there is none. */
+export function shareAxis(values) {
+  const known = values.filter((value) => value !== null && value !== undefined);
+  if (!known.length) return PERCENT;
+  const [low, high] = known.reduce(([a, b], value) => [Math.min(a, value), Math.max(b, value)], [1, 0]);
+  const room = Math.max((high - low) * 0.06, low === high ? 0.1 : 0.005);
+  const edge = 0.015 * (high - low || 0.1); // so that a line along the end is drawn whole
+  return { ...PERCENT, range: [Math.max(low - room, -edge), Math.min(high + room, 1 + edge)] };
+}
+
+/** An axis for counts: from 0, in whole steps. */
+export function countAxis(values) {
+  const most = values.reduce((a, b) => Math.max(a, b ?? 0), 1);
+  return { range: [0, most * 1.06], tickformat: "d", ...(most <= 5 ? { dtick: 1 } : {}) };
+}
+
+/** An axis for these values: powers of ten where they are tiny, and some room around a constant, 1 around 0. */
+export function valueAxis(values) {
   const known = values.filter((value) => value !== null && value !== undefined);
   if (!known.length) return {};
   const [low, high] = known.reduce(([a, b], value) => [Math.min(a, value), Math.max(b, value)], [Infinity, -Infinity]);
@@ -218,6 +236,6 @@ export function valueAxis(values, room = 1) {
       ? { tickformat: "", exponentformat: "e", minexponent: 2 }
       : {};
   if (low !== high) return tiny;
-  const half = Math.abs(low) / 2 || room;
+  const half = Math.abs(low) / 2 || 1;
   return { ...tiny, range: [low - half, high + half] };
 }

@@ -5,7 +5,6 @@ import { languageButton, onLanguage, otherLanguage, setLanguage, translator } fr
 import { nextTheme, themeButton } from "./theme.js";
 
 const KEPT = "clearppo.labeller";
-const LETTERS = "ABCD";
 const BOUNCE = 250; // ms in which the same key counts once
 const PATIENCE = 1500; // ms between two tries of a request that did not get through
 
@@ -13,36 +12,44 @@ const words = {
   en: {
     label: "Compare answers", who: "Who labels?", why: "Your name goes into the file beside each of your decisions, so that several people can label and be compared. Write it the same way each time.",
     name: "Your name", begin: "Begin", before: "Already in the file:", change: "another labeller",
-    prompt: "Prompt", answer: "Answer {letter}", choose: "Better", choose_full: "Answer {letter} is better", empty: "(an empty answer)",
+    prompt: "Prompt", answer: "Answer {n}", choose: "Better", choose_full: "Answer {n} is better", empty: "(an empty answer)", cut: "cut off at the length limit",
     tie: "Tie", bad: "All bad", note: "Note", skip: "Skip", undo: "Undo", help: "Keyboard", close: "Close",
     "note.label": "Note on this item, kept with your decision (Esc leaves it)",
     "role.system": "System", "role.user": "User", "role.assistant": "Assistant", "role.tool": "Tool",
     "key.choose": "this answer is better", "key.tie": "a tie: they are equally good", "key.bad": "all of them are bad", "key.note": "write a note",
-    "key.undo": "take the last decision back", "key.skip": "skip: show it again at the end", "key.language": "language: English or 中文", "key.theme": "theme: as the system, light, dark", "key.help": "this list",
+    "key.undo": "take the last decision back", "key.skip": "skip: show it again at the end", "key.language": "language: English or 中文", "key.theme": "theme: as the system, light, dark", "key.help": "this list", "key.escape": "leave the note",
     progress: "{labelled} of {items} labelled", mine: "{mine} by you", skipped: "{skipped} skipped", speed: "{seconds} s each", left: "about {time} left",
     minutes: "{n} min", hours: "{n} h",
     agreement: "agreement {equal} on {items} items of {labellers} labellers", alpha: "alpha {x}", kappa: "kappa {x}",
     "agreement.title": "Share of equal decisions of two people on an item. kappa (Cohen) and alpha (Krippendorff) leave out what chance would do: 1 is perfect, 0 is chance.",
     second: "Every item has a decision by somebody. Yours is a second opinion from here on; it counts as well.",
     done: "Every item has your decision", "done.text": "{mine} decisions by you are in {output}. Train a reward model from them:",
+    copy: "Copy", copied: "Copied", "done.model": "MODEL is the model that the reward model begins from.",
+    results: "Which model is preferred", "results.so_far": "Which model is preferred so far", preferred: "preferred", to: "to", prompts: "prompts", wins: "wins", ties: "ties", bad_: "all bad", losses: "losses", rate: "win rate", interval: "interval",
+    settled: "{first} is preferred to {second}: it wins {rate} (95% interval {low} to {high}).", unsettled: "{first} against {second}: it wins {rate} (95% interval {low} to {high}), so it cannot be told yet which is preferred.",
+    uncompared: "{first} and {second}: no decision compares as many answers of one as of the other.", uneven: "Left out between unequal numbers of answers: {n}.", "results.how": "A tie and “all bad” count half a win; each prompt counts once.",
     wait: "The server does not answer. Is `clearppo label` still running? Trying again …", undone: "Taken back. Decide again.", nothing: "There is no decision of yours to take back.",
     failed: "That was not written",
   },
   zh: {
     label: "比较回答", who: "谁来标注？", why: "您的名字会和每个决定一起写进文件，这样几个人可以一起标注并互相比较。请每次写法一致。",
     name: "您的名字", begin: "开始", before: "文件中已有：", change: "换标注者",
-    prompt: "提示", answer: "回答 {letter}", choose: "更好", choose_full: "回答 {letter} 更好", empty: "（空回答）",
+    prompt: "提示", answer: "回答 {n}", choose: "更好", choose_full: "回答 {n} 更好", empty: "（空回答）", cut: "因长度上限被截断",
     tie: "平局", bad: "都不好", note: "备注", skip: "跳过", undo: "撤销", help: "键盘", close: "关闭",
     "note.label": "对这一条的备注，与您的决定一起保存（Esc 离开）",
     "role.system": "系统", "role.user": "用户", "role.assistant": "助手", "role.tool": "工具",
     "key.choose": "这个回答更好", "key.tie": "平局：一样好", "key.bad": "全都不好", "key.note": "写备注",
-    "key.undo": "撤销上一个决定", "key.skip": "跳过：最后再出现", "key.language": "语言：中文或 English", "key.theme": "主题：跟随系统、浅色、深色", "key.help": "这张表",
+    "key.undo": "撤销上一个决定", "key.skip": "跳过：最后再出现", "key.language": "语言：中文或 English", "key.theme": "主题：跟随系统、浅色、深色", "key.help": "这张表", "key.escape": "离开备注",
     progress: "已标注 {labelled} / {items}", mine: "您标注了 {mine}", skipped: "跳过 {skipped}", speed: "每条 {seconds} 秒", left: "还需约 {time}",
     minutes: "{n} 分钟", hours: "{n} 小时",
     agreement: "{labellers} 位标注者在 {items} 条上一致率 {equal}", alpha: "alpha {x}", kappa: "kappa {x}",
     "agreement.title": "两个人对同一条做出相同决定的比例。kappa（Cohen）与 alpha（Krippendorff）扣除了偶然一致：1 为完全一致，0 为偶然水平。",
     second: "每一条都已有人标注。从现在起您给出的是第二意见，同样计入。",
     done: "所有条目您都已标注", "done.text": "您的 {mine} 个决定已写入 {output}。用它们训练奖励模型：",
+    copy: "复制", copied: "已复制", "done.model": "MODEL 是奖励模型的起始模型。",
+    results: "哪个模型更受偏好", "results.so_far": "目前哪个模型更受偏好", preferred: "更受偏好", to: "相比", prompts: "提示数", wins: "胜", ties: "平", bad_: "都不好", losses: "负", rate: "胜率", interval: "区间",
+    settled: "{first} 比 {second} 更受偏好：胜率 {rate}（95% 区间 {low} 至 {high}）。", unsettled: "{first} 对 {second}：胜率 {rate}（95% 区间 {low} 至 {high}），还无法判断哪个更受偏好。",
+    uncompared: "{first} 与 {second}：没有哪个决定比较的是双方同样多的回答。", uneven: "因双方回答数不等而未计入：{n}。", "results.how": "平局和“都不好”各算半胜；每个提示计一次。",
     wait: "服务器没有回应。`clearppo label` 还在运行吗？正在重试……", undone: "已撤销，请重新决定。", nothing: "没有可以撤销的决定。",
     failed: "没有写入",
   },
@@ -52,7 +59,7 @@ const t = translator(words);
 const bar = document.getElementById("bar");
 const main = document.getElementById("main");
 const foot = document.getElementById("foot");
-let about = null; // {source, output, labellers}
+let about = null; // {source, output, following, labellers}
 let labeller = kept();
 let state = null; // what the server said last: {item, progress, agreement}
 let note = "";
@@ -218,6 +225,7 @@ function item() {
         turns.map((turn) => h("div", { class: "turn" }, h("div", { class: "role" }, turn.role === null ? t("prompt") : role(turn.role)), text(turn.content))),
       ),
     h("div", { class: "answers", "data-count": answers.length }, answers.map(card)),
+    state.results?.length > 0 && h("details", {}, h("summary", {}, t("results.so_far")), results(state.results)),
   ];
 }
 
@@ -232,17 +240,17 @@ function role(name) {
 }
 
 function card(answer, place) {
-  const letter = LETTERS[place];
   const choose = (event) => event.detail > 1 || decide("better", place); // more than 1: the second half of a double click
   return h(
     "article",
-    { class: "card answer", "data-place": place, "aria-label": t("answer", { letter }) },
+    { class: "card answer", "data-place": place, "aria-label": t("answer", { n: place + 1 }) },
     h(
       "button",
-      { type: "button", class: "pick", "aria-label": t("choose_full", { letter }), onclick: choose },
-      h("span", { class: "letter" }, letter), h("span", { class: "better" }, t("choose")), key(place + 1),
+      { type: "button", class: "pick", "aria-label": t("choose_full", { n: place + 1 }), onclick: choose },
+      h("span", { class: "letter" }, t("answer", { n: place + 1 })), h("span", { class: "better" }, t("choose")), key(place + 1),
     ),
     text(answer),
+    state.item.cut[place] && h("p", { class: "cut" }, `… ${t("cut")}`),
   );
 }
 
@@ -262,7 +270,51 @@ function over() {
     { class: "card over" },
     h("h2", {}, t("done")),
     h("p", {}, t("done.text", { mine: state.progress.mine, output })),
-    h("code", { class: "mono" }, `clearppo reward --dataset_name ${output} --model_name_or_path MODEL --output_dir runs/reward`),
+    about && command(about.following),
+    about?.following.includes(" MODEL ") && h("p", { class: "soft" }, t("done.model")),
+    state.results?.length > 0 && [h("h3", {}, t("results")), results(state.results)],
+  );
+}
+
+/** A command, broken between its options only, and a button that copies it. */
+function command(line) {
+  const words = line.split(/ (?=--)/).flatMap((word, place) => [place > 0 && " ", h("span", {}, word)]);
+  const copy = h("button", { type: "button", class: "quiet", onclick: copied }, t("copy"));
+  async function copied() {
+    try {
+      await navigator.clipboard.writeText(line);
+      fill(copy, t("copied"));
+    } catch {
+      getSelection().selectAllChildren(code); // the browser forbids it: what is selected can be copied by hand
+    }
+  }
+  const code = h("code", { class: "mono" }, words);
+  return h("div", { class: "command" }, code, copy);
+}
+
+/** Who wrote the answers that people prefer: said only when every item has a decision, and never of one answer. */
+function results(found) {
+  const share = (x) => `${Math.round(100 * x)}%`; // null, where nothing was compared, is in no sentence
+  const compared = found.filter((duel) => duel.n_prompts > 0);
+  const names = ["prompts", "wins", "ties", "bad_", "losses", "rate", "interval"];
+  const row = (duel) => [duel.n_prompts, duel.wins, duel.ties, duel.all_bad, duel.losses, share(duel.rate), `${share(duel.low)}–${share(duel.high)}`];
+  const verdict = (duel) => {
+    const [first, second] = duel.sources;
+    const kind = duel.n_prompts === 0 ? "uncompared" : duel.settled ? "settled" : "unsettled";
+    const said = t(kind, { first, second, rate: share(duel.rate), low: share(duel.low), high: share(duel.high) });
+    return h("p", {}, said, duel.n_uneven > 0 && ` ${t("uneven", { n: duel.n_uneven })}`);
+  };
+  const head = h("tr", {}, h("th", {}, t("preferred")), names.map((name) => h("th", { class: "num" }, t(name))));
+  const pair = ([first, second]) => h("td", {}, h("div", { class: "mono" }, first), h("div", {}, `${t("to")} `, h("span", { class: "mono" }, second)));
+  const body = compared.map((duel) => h("tr", {}, pair(duel.sources), row(duel).map((cell) => h("td", { class: "num" }, cell))));
+  return h(
+    "div",
+    { class: "results", "data-name": "results" },
+    found.map(verdict),
+    compared.length > 0 && [
+      h("div", { class: "scroll" }, h("table", { class: "data" }, h("thead", {}, head), h("tbody", {}, body))),
+      h("p", { class: "soft" }, t("results.how")),
+    ],
   );
 }
 
@@ -360,7 +412,7 @@ addEventListener("keydown", (event) => {
 });
 
 function openHelp() {
-  const rows = [["1 2 3 4", [t("key.choose")]], ...Object.entries(keys())];
+  const rows = [["1 2 3 4", [t("key.choose")]], ...Object.entries(keys()), ["Esc", [t("key.escape")]]];
   const dialog = h(
     "dialog",
     { "aria-label": t("help"), onclose: () => dialog.remove(), onclick: (event) => event.target === dialog && dialog.close() },

@@ -244,7 +244,9 @@ class AnswerPage {
     const parts = Object.entries(data.parts ?? {}).filter(([, x]) => x !== null);
     const scored = data.score !== null && data.score !== undefined;
     const changed = scored && data.raw_score !== null && Math.abs(data.raw_score - data.score) > 1e-6;
-    const sources = parts.map(([source, x]) => (parts.length > 1 ? `${source} ${signed(x)}` : source)).join(" · ");
+    const sources = parts
+      .map(([source, x]) => (parts.length > 1 ? `${source} ${signed(x)}` : t("scored_by", { source })))
+      .join(" · ");
     const scoreFrom = scored
       ? [sources, changed ? t("raw", { x: signed(data.raw_score) }) : null].filter(Boolean).join(" · ")
       : t("unscored");
@@ -502,6 +504,8 @@ class AnswerPage {
     span.setAttribute("aria-selected", "true");
     this.box.setAttribute("aria-activedescendant", span.id);
     this.cursor?.(j);
+    // In a narrow window the panel stands below the answer, and comes to its foot when a token is asked for.
+    if (write) this.panel.element.classList.add("asked");
     if (write && focus) intoView(span);
     this.tableBox.querySelector("tr.here")?.classList.remove("here");
     this.tableBox.querySelector(`tr[data-token-row="${j}"]`)?.classList.add("here");

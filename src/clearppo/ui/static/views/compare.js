@@ -16,7 +16,7 @@ export async function show(root, given, app) {
   const page = new ComparePage(root, app);
   await page.open(given);
   app.keys(page.keys());
-  app.live(() => page.refresh());
+  app.live((now) => page.refresh(now));
   // What cannot be opened is shown anew, and the frame then says why.
   return { update: (params) => page.open(params).catch(() => false), dispose: () => page.watch?.disconnect() };
 }
@@ -57,7 +57,10 @@ class ComparePage {
   }
 
   /** A run that is going on has new answers. */
-  async refresh() {
+  async refresh(now) {
+    const written = JSON.stringify(now.map(({ id, step, recorded, updated }) => [id, step, recorded, updated]));
+    if (this.written === written) return;
+    this.written = written;
     const at = this.root.querySelector(".prompt-list")?.scrollTop;
     this.known.clear();
     await this.ask(Math.max(this.prompts.length, PAGE));
@@ -198,14 +201,22 @@ class ComparePage {
   async answersOf(run) {
     const key = `${run}/${this.prompt}`;
     if (!this.known.has(key)) {
-      const asked = this.app.api(this.path(run, encodeURIComponent(this.prompt))).catch((error) => {
-        if (error.status === 404) return null;
+      const asked = this.readAnswers(run, this.prompt).catch((error) => {
         this.known.delete(key);
         throw error;
       });
       this.known.set(key, asked);
     }
     return this.known.get(key);
+  }
+
+  async readAnswers(run, prompt) {
+    const listed = run === this.runs[0] && this.prompts.some((it) => it.prompt_id === prompt);
+    if (!listed) {
+      const found = await this.app.api(`${this.path(run)}?${new URLSearchParams({ q: prompt })}`);
+      if (!found.prompts.some((it) => it.prompt_id === prompt)) return null;
+    }
+    return this.app.api(this.path(run, encodeURIComponent(prompt)));
   }
 
   async drawAnswers() {
@@ -222,6 +233,7 @@ class ComparePage {
       colour: colours.categorical[i],
       answers: both[i] && this.chosen(both[i].answers),
     }));
+    const several = columns.some(({ answers }) => answers?.some((it, i) => sameTime(it, answers[i + 1])));
     fill(
       this.main,
       some
@@ -232,7 +244,7 @@ class ComparePage {
             h("div", { class: "prompt-text", "data-name": "prompt" }, promptNodes(some.prompt)),
           )
         : null,
-      this.tools(),
+      this.tools(several),
       this.timeline(columns),
       this.answers(columns),
     );
@@ -242,7 +254,7 @@ class ComparePage {
     return this.source === "all" ? answers : answers.filter((answer) => answer.source === this.source);
   }
 
-  tools() {
+  tools(several) {
     const { t } = this.app;
     const group = (label, name, values, now, say) =>
       h(
@@ -276,7 +288,9 @@ class ComparePage {
       { class: "toolbar" },
       group(t("source"), "source", SOURCES, this.source, t),
       group(t("differences"), "diff", this.ways(), this.way, (way) => t(`diff.${way}`)),
-      this.way === "none" ? null : h("span", { class: "caption" }, legend),
+      this.way === "none"
+        ? null
+        : h("span", { class: "caption" }, legend, several ? ` ${t("pairing")}` : null),
     );
   }
 
@@ -286,10 +300,15 @@ class ComparePage {
     const steps = [...new Set(columns.flatMap(({ answers }) => (answers ?? []).map((answer) => answer.step)))].sort(
       (a, b) => a - b,
     );
-    const heads = columns.map(({ name, colour }) =>
-      h("h2", {}, h("i", { class: "swatch", style: { background: colour } }), name),
+    const heads = columns.map(({ run, name, colour, answers }) =>
+      h(
+        "div",
+        { "data-run": run },
+        h("h2", {}, h("i", { class: "swatch", style: { background: colour } }), name),
+        h("p", { class: "caption" }, answers?.length ? t("n", { n: answers.length }) : this.lacking(answers)),
+      ),
     );
-    const never = columns.map(({ answers }) => (answers ? h("span", {}) : h("p", { class: "empty card" }, t("never"))));
+    if (!steps.length && columns.length === 1) return h("p", { class: "empty card" }, this.lacking(columns[0].answers));
     const lines = [];
     let left = this.shown;
     let rest = 0;
@@ -322,10 +341,14 @@ class ComparePage {
       "div",
       { class: "answer-lines", style: { "--columns": String(columns.length) } },
       columns.length > 1 ? h("div", { class: "step-line" }, heads) : null,
-      never.some((node) => node.tagName === "P") ? h("div", { class: "step-line" }, never) : null,
       lines,
       more,
     );
+  }
+
+  /** Why a run has no answer to show. */
+  lacking(answers) {
+    return this.app.t(!answers ? "never" : this.source === "all" ? "no_answer" : `no_answer.${this.source}`);
   }
 
   stepLine(step, columns, cells) {
@@ -399,7 +422,12 @@ class ComparePage {
           answer.kl === null || answer.kl === undefined ? null : fact("kl", answer.kl, number(answer.kl, 3)),
           answer.length === null || answer.length === undefined
             ? null
-            : fact("length", answer.length, String(answer.length)),
+            : h(
+                "span",
+                { class: "fact" },
+                h("b", { "data-name": "length", "data-value": answer.length }, answer.length),
+                ` ${t("length", { n: answer.length })}`,
+              ),
         ),
       ),
       h("div", { class: "text", "data-name": "completion" }, this.text(answer.completion, base?.completion)),
@@ -539,6 +567,10 @@ class ComparePage {
     const next = this.prompts[at + by];
     if (next) this.go({ prompt: next.prompt_id });
   }
+}
+
+function sameTime(one, other) {
+  return other !== undefined && one.step === other.step && one.source === other.source;
 }
 
 /** [step, mean score] of a source's answers. */

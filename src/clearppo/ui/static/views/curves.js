@@ -1,7 +1,7 @@
 // The charts of the overview as Plotly reads them: [traces, layout] of a page (views/overview.js) with its runs, their
 // courses, and what is chosen: smoothing, range, marks. A trace's meta.run is the number of its run.
 
-import { dash, layout, line, MANY, PERCENT, plain, smooth, stepAxis, valueAxis } from "../charts.js";
+import { countAxis, dash, layout, line, MANY, plain, shareAxis, smooth, stepAxis, valueAxis } from "../charts.js";
 import { token } from "../theme.js";
 
 function axis(page) {
@@ -34,19 +34,14 @@ export function lines(page, chart, metrics) {
       return [...band, ...curve];
     }),
   );
-  const look = {
-    ...valueAxis(
-      page.courses.flatMap((course) => metrics.flatMap((metric) => course.column(metric))),
-      chart.share ? 0.1 : 1,
-    ),
-    ...(chart.share && PERCENT),
-  };
+  const values = page.courses.flatMap((course) => metrics.flatMap((metric) => course.column(metric)));
   if (chart.bars)
     return [
       traces.map((trace) => ({ ...trace, type: "bar", marker: { color: trace.line.color } })),
-      layout({ xaxis: axis(page), yaxis: { rangemode: "tozero" }, barmode: "group" }),
+      layout({ xaxis: axis(page), yaxis: countAxis(values), barmode: "group" }),
     ];
   if (chart.share) for (const trace of traces) if (trace.hovertemplate) trace.hovertemplate = "%{y:.1%}";
+  const look = chart.share ? shareAxis(values) : valueAxis(values);
   return [traces, layout({ xaxis: axis(page), yaxis: look, shapes: page.marks() })];
 }
 

@@ -337,6 +337,7 @@ class IterationPage {
   }
 
   clear() {
+    if (!this.page) return;
     this.search.value = "";
     const { sort, order } = this.params;
     this.list({ ...cleared(this.params), sort, order });

@@ -1,6 +1,6 @@
 // One run or several over each other: headline numbers, charts of all metrics, events, options.
 
-import { dash, draw, forget, listen, panel } from "../charts.js";
+import { dash, draw, drawNow, forget, listen, panel } from "../charts.js";
 import { calmly, fill } from "../dom.js";
 import { token } from "../theme.js";
 import { CHARTS, GROUPS, PHASES, TILES, UNDRAWN, UNDRAWN_KINDS, words as metricWords } from "./catalogue.js";
@@ -59,9 +59,21 @@ class Overview {
       a: [this.t("key.answers"), () => this.openIteration(0, this.runs[0].recorded_steps?.at(-1))],
     });
     app.live((now) => this.renew(now));
+    this.printed = () => this.print();
+    addEventListener("beforeprint", this.printed);
+  }
+
+  /** Paper has all charts, those that were still to come as well; the browser does not wait, so neither does this. */
+  print() {
+    for (const { plot, make } of this.panels) if (!plot.data) drawNow(plot, ...make());
   }
 
   dispose() {
+    removeEventListener("beforeprint", this.printed);
+    this.free();
+  }
+
+  free() {
     forget(this.panels.map(({ plot }) => plot));
   }
 
@@ -103,7 +115,7 @@ class Overview {
   // -------------------------------------------------------------------------------------------------- the page
 
   build() {
-    this.dispose();
+    this.free();
     this.panels = [];
     const { h, t } = this;
     this.head = h("div", { class: "overview-head" });
@@ -220,7 +232,7 @@ class Overview {
       { class: "card flush scroll" },
       h(
         "table",
-        { class: "data" },
+        { class: "data overlaid" },
         h(
           "thead",
           {},

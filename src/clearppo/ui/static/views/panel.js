@@ -29,7 +29,7 @@ export function tokenPanel({ move }) {
       element.dataset.panelToken = String(j);
       fill(
         element,
-        head(data, j, move),
+        head(data, j, move, () => element.classList.remove("asked")),
         verdict(data, j),
         story,
         section("made.of", composition(data, j)),
@@ -68,7 +68,7 @@ function section(key, ...children) {
   return h("section", { class: "panel-part", "data-part": key }, h("h3", {}, t(key)), ...children);
 }
 
-function head({ tokens }, j, move) {
+function head({ tokens }, j, move, close) {
   const step = (by, label, sign) =>
     h(
       "button",
@@ -91,6 +91,7 @@ function head({ tokens }, j, move) {
       h("h2", {}, t("token", { n: j + 1, of: tokens.tokens.length })),
       step(-1, t("previous"), "‹"),
       step(1, t("next"), "›"),
+      h("button", { type: "button", class: "quiet close", "aria-label": t("close"), onclick: close }, "×"),
     ),
     h(
       "div",
@@ -142,7 +143,11 @@ function composition(data, j) {
     const total = data.reward ?? tokens.rewards.reduce((a, b) => a + b, 0);
     return h("p", { class: "caption" }, t("made.grpo", { total: signed(total), n: meta.group_size }));
   }
-  const rows = made.parts.map(({ key, value }) => ({ label: t(`made.${key}`), key, value }));
+  const rows = made.parts.map(({ key, value }) => ({
+    label: key === "score" ? [t("made.score"), scaled(data, j, made)] : t(`made.${key}`),
+    key,
+    value,
+  }));
   if (!made.exact) rows.push({ label: t("made.rest"), key: "rest", value: made.rest });
   const notes = [];
   if (made.scale !== undefined) notes.push(t("made.scaled", { scale: number(made.scale), raw: signed(made.raw) }));
@@ -152,6 +157,21 @@ function composition(data, j) {
       t("made.discount", { gamma: number(meta.gamma), lam: meta.estimator === "gae" ? number(meta.lam) : "–" }),
     );
   return [cascade(rows, made.total), ...notes.map((note) => h("p", { class: "caption" }, note))];
+}
+
+/** How the score of the answer came to what it counts at token j; nothing where it counts as it is. */
+function scaled({ meta, tokens, score }, j, made) {
+  const decay = meta.estimator === "gae" ? meta.gamma * meta.lam : meta.estimator === "rloo" ? 1 : meta.gamma;
+  const n = tokens.rewards.length - 1 - j;
+  const factors = [meta.whiten_rewards?.scale, made.scale].filter((x) => x !== undefined && x !== null && x !== 1);
+  if ((decay === 1 || n === 0) && !factors.length) return null;
+  return h(
+    "span",
+    { class: "caption how", title: t("score.how"), "data-name": "score.how" },
+    signed(score),
+    decay === 1 || n === 0 ? null : [` × ${number(decay)}`, n === 1 ? null : h("sup", {}, n)],
+    factors.map((x) => ` × ${number(x)}`),
+  );
 }
 
 /** Each part begins where the one before ended; the last line is where they have come to. */
@@ -208,6 +228,7 @@ function epochs(data, j) {
   const reach = Math.max(...ends, 0.02) * 1.15;
   const place = (x) => 50 + (50 * Math.log(Math.max(x, 1e-6))) / reach;
   const old = Math.exp(data.tokens.log_probs[j]);
+  const batches = data.meta.num_mini_batches;
   const hint =
     low === null
       ? t("epochs.hint.free", { p: percent(old) })
@@ -235,7 +256,7 @@ function epochs(data, j) {
         rows.map((row) => epochRow(row, place, low, high, old)),
       ),
     ),
-    h("p", { class: "caption" }, hint),
+    h("p", { class: "caption" }, hint, batches > 1 ? ` ${t("epochs.batches", { n: batches })}` : null),
   ];
 }
 

@@ -39,15 +39,15 @@ export const words = {
     kls: "KL",
     "kls.is": "策略比参考模型更看好这个 token 多少，单位 nat。乘上 KL 系数就是扣掉的代价。",
     values: "价值",
-    "values.is": "抽出这个 token 之前，评论家预期从这里到结尾能得到多少。",
+    "values.is": "采样这个 token 之前，评论家预期从这里到结尾能得到多少。",
     returns: "回报",
     "returns.is": "从这里到结尾实际得到的奖励之和，也是评论家要学的目标。公式 (3)。",
     deltas: "评论家的意外",
     "deltas.is": "δ：这个 token 的奖励，加上评论家在它之后改变的看法。由此可以看出回答是在哪个 token 上变好或变坏的。",
     log_probs: "对数概率",
-    "log_probs.is": "抽出这个 token 时策略认为它有多大可能，单位 nat。颜色越深，越出人意料。",
+    "log_probs.is": "采样这个 token 时策略认为它有多大可能，单位 nat。颜色越深，越出人意料。",
     ratios: "比率",
-    "ratios.is": "某一轮读到时的概率，除以抽出时的概率。小于 1 表示变得不那么可能，大于 1 表示更可能。",
+    "ratios.is": "某一轮读到时的概率，除以采样时的概率。小于 1 表示概率降低，大于 1 表示概率升高。",
   },
 };
 export const name = translator(words);

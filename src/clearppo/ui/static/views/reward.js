@@ -13,24 +13,24 @@ export { words };
 const IN_CHINESE = [
   [/^It gives every answer the same score\.$/, () => "它给每条回答同样的得分。"],
   [
-    /^It is right in (\S+) of (\d+) pairs \(of (\d+) prompts\).* between (\S+) and (\S+) \(95 %\)/,
+    /^It is right in (\S+) of (\d+) pairs? \(of (\d+) prompts?\).* between (\S+) and (\S+) \(95 %\)/,
     (share, n, prompts, low, high) =>
-      `在没有学过的 ${n} 对（来自 ${prompts} 条提示）中判对 ${share}；真实的比例在 ${low} 到 ${high} 之间（95 %）。瞎猜是 50 %。`,
+      `在没有学过的 ${n} 个比较对（来自 ${prompts} 条提示）上判对 ${share}；真实的比例在 ${low} 到 ${high} 之间（95 %）。随机猜测是 50 %。`,
   ],
   [/^Even the upper end is below (\S+)\.$/, (share) => `连区间的上端也低于 ${share}。`],
   [
     /^For ± 5 points it takes about (\d+) held-out pairs/,
     (n) => `要精确到 ± 5 个百分点，大约需要 ${n} 对留出的比较：调大 --eval_fraction。`,
   ],
-  [/^That may be chance\.$/, () => "这可能只是碰巧。"],
-  [/^It is better than guessing, but below (\S+)\.$/, (share) => `比瞎猜强，但低于 ${share}。`],
+  [/^That may be chance\.$/, () => "这可能只是偶然。"],
+  [/^It is better than guessing, but below (\S+)\.$/, (share) => `比随机猜测强，但低于 ${share}。`],
   [
     /^Even the lower end is above ([^,]+), as of/,
     (share) => `连区间的下端也高于 ${share}，与 PPO 用成功过的奖励模型相当。`,
   ],
   [
     /^It prefers the (longer|shorter) answer in (\S+) of pairs/,
-    (kind, share) => `在 ${share} 的对里它都偏好较${LENGTHS[kind]}的回答：PPO 只会学到长度。`,
+    (kind, share) => `在 ${share} 的比较对里它都偏好较${LENGTHS[kind]}的回答：PPO 只会学到长度。`,
   ],
   [
     /^Always choosing the (longer|shorter) answer would be right as often \((\S+)\)/,
@@ -41,13 +41,13 @@ const IN_CHINESE = [
     (n) => `在学过的比较上要多对 ${n} 个百分点：很多是死记硬背。减少 --num_train_epochs 或调小 --learning_rate。`,
   ],
   [
-    /^On the (\d+) pairs whose labels are clearly apart it is right in (\S+)\.$/,
+    /^On the (\d+) pairs? whose labels are clearly apart it is right in (\S+)\.$/,
     (n, share) => `在标签差距明显的 ${n} 对上判对 ${share}。`,
   ],
   [
     /^It is (surer than it should be|less sure than it could be): .* off by (\S+) on average/,
     (way, share) =>
-      `它${way.startsWith("surer") ? "过于自信" : "不够自信"}：预测的概率平均偏差 ${share}。回答的先后次序不受影响，奖励的大小受影响。`,
+      `它${way.startsWith("surer") ? "过度自信" : "自信不足"}：预测的概率平均偏差 ${share}。回答的先后次序不受影响，奖励的大小受影响。`,
   ],
 ];
 const LENGTHS = { longer: "长", shorter: "短" };

@@ -14,11 +14,13 @@ const COLUMNS = {
   progress: (run) => run.step,
   updated: (run) => run.updated,
 };
+const SHARES = new Set(["eval/accuracy", "accuracy"]);
 const COURSES_DRAWN = 40;
 
 export async function show(root, params, app) {
   const { t, h } = app;
-  const courses = new Map(); // id -> {updated, values}
+  const courses = new Map(); // id -> {updated, values, share}
+  const drawn = new Map(); // id -> its line, kept as long as the page: a box may just be clicked
   let here = 0;
   let runs = await app.runs();
 
@@ -68,42 +70,51 @@ export async function show(root, params, app) {
     );
   };
 
+  const table = h("tbody", {});
+  const frame = h("div", { class: "card flush scroll" });
+  let sorted = null;
+  let offered = null;
+
   function draw() {
     const rows = visible();
     here = Math.max(0, Math.min(here, rows.length - 1));
     const { q, chosen } = state();
     const known = chosen.filter((id) => runs.some((run) => run.id === id));
-    fill(
-      actions,
-      known.length
-        ? [
-            h("button", { class: "quiet", type: "button", onclick: () => set({ run: [] }) }, t("clear")),
-            h(
-              "button",
-              {
-                class: "primary",
-                id: "overlay",
-                type: "button",
-                onclick: () => app.go("overview", { run: known }),
-              },
-              t("overlay", { n: known.length }),
-            ),
-          ]
-        : runs.length > 1 && h("span", { class: "muted" }, t("overlay_none")),
-    );
+    const told = JSON.stringify([known, runs.length > 1]);
+    if (told !== offered)
+      fill(
+        actions,
+        known.length
+          ? [
+              h("button", { class: "quiet", type: "button", onclick: () => set({ run: [] }) }, t("clear")),
+              h(
+                "button",
+                {
+                  class: "primary",
+                  id: "overlay",
+                  type: "button",
+                  onclick: () => app.go("overview", { run: known }),
+                },
+                t("overlay", { n: known.length }),
+              ),
+            ]
+          : runs.length > 1 && h("span", { class: "muted" }, t("overlay_none")),
+      );
+    offered = told;
     if (!rows.length)
       return fill(
         body,
         h("div", { class: "card empty" }, q ? t("nothing", { q }) : t("none", { root: where.textContent })),
       );
-    fill(
-      body,
-      h(
-        "div",
-        { class: "card flush scroll" },
-        h("table", { class: "data runs" }, head(), h("tbody", {}, rows.map(row))),
-      ),
-    );
+    const { sort, order } = state();
+    if (sorted !== `${sort} ${order}`) {
+      sorted = `${sort} ${order}`;
+      fill(frame, h("table", { class: "data runs" }, head(), table));
+    }
+    if (!frame.isConnected) fill(body, frame);
+    const lines = rows.map(row);
+    if (lines.length !== table.children.length || lines.some((line, i) => line !== table.children[i]))
+      fill(table, lines);
   }
 
   function head() {
@@ -146,19 +157,40 @@ export async function show(root, params, app) {
     );
   }
 
+  /** The line of a run, with what is true of it now. */
   function row(run, i) {
-    const { chosen } = state();
-    const on = chosen.includes(run.id);
+    if (!drawn.has(run.id)) drawn.set(run.id, { line: newRow(run), told: {} });
+    const { line, told } = drawn.get(run.id);
+    line.dataset.row = i;
+    line.classList.toggle("here", i === here);
+    line.querySelector("input").checked = state().chosen.includes(run.id);
+    const put = (name, of, make) => {
+      const now = JSON.stringify(of);
+      if (told[name] === now) return;
+      told[name] = now;
+      fill(line.querySelector(`[data-name="${name}"]`), make());
+    };
+    put("state", run.state, () =>
+      h("span", { class: "badge" }, h("i", { class: ["dot", run.state] }), t(`state.${run.state}`)),
+    );
+    put("step", [run.step, run.n_steps], () => progress(run));
+    put("course", courses.get(run.id)?.updated ?? null, () => sparkline(run));
+    put("recorded", [run.recorded, run.reward_report], () => extras(run));
+    put("updated", ago(run.updated), () => ago(run.updated));
+    line.lastChild.title = new Date(run.updated * 1000).toLocaleString(language());
+    return line;
+  }
+
+  function newRow(run) {
     const folder = run.name.includes("/") ? run.name.slice(0, run.name.lastIndexOf("/") + 1) : "";
     return h(
       "tr",
-      { "data-row": i, "data-run": run.id, class: i === here && "here" },
+      { "data-run": run.id },
       h(
         "td",
         {},
         h("input", {
           type: "checkbox",
-          checked: on,
           "aria-label": t("chosen", { name: run.name }),
           onchange: () => choose(run),
         }),
@@ -174,23 +206,11 @@ export async function show(root, params, app) {
         ),
       ),
       h("td", { "data-name": "kind" }, h("span", { class: "kind" }, t(`kind.${run.kind}`))),
-      h(
-        "td",
-        { "data-name": "state" },
-        h("span", { class: "badge" }, h("i", { class: ["dot", run.state] }), t(`state.${run.state}`)),
-      ),
-      h("td", { "data-name": "step" }, progress(run)),
-      h("td", { "data-name": "course" }, sparkline(run)),
-      h("td", { "data-name": "recorded" }, extras(run)),
-      h(
-        "td",
-        {
-          class: "num soft",
-          "data-name": "updated",
-          title: new Date(run.updated * 1000).toLocaleString(language()),
-        },
-        ago(run.updated),
-      ),
+      h("td", { "data-name": "state" }),
+      h("td", { "data-name": "step" }),
+      h("td", { "data-name": "course" }),
+      h("td", { "data-name": "recorded" }),
+      h("td", { class: "num soft", "data-name": "updated" }),
     );
   }
 
@@ -225,14 +245,16 @@ export async function show(root, params, app) {
   }
 
   function sparkline(run) {
-    const values = (courses.get(run.id)?.values ?? []).filter((value) => value !== null && value !== undefined);
+    const { values: course = [], share = false } = courses.get(run.id) ?? {};
+    const values = course.filter((value) => value !== null && value !== undefined);
     if (!values.length) return h("span", { class: "muted" }, "–");
     const [low, high] = [Math.min(...values), Math.max(...values)];
     const [wide, tall] = [110, 24];
     const x = (i) => (values.length > 1 ? 2 + ((wide - 4) * i) / (values.length - 1) : wide / 2);
     const y = (value) => (high > low ? tall - 3 - ((tall - 6) * (value - low)) / (high - low) : tall / 2);
     const last = values.length - 1;
-    const label = `${t(`course.${run.kind}`)}: ${app.number(values[0])} → ${app.number(values[last])}`;
+    const said = (value) => (share ? `${app.number(100 * value, 3)} %` : app.number(value, 3));
+    const label = `${t(`course.${run.kind}`)}: ${said(values[0])} → ${said(values[last])}`;
     return h(
       "span",
       { class: "spark", title: label },
@@ -244,7 +266,7 @@ export async function show(root, params, app) {
         }),
         app.svg("circle", { cx: x(last), cy: y(values[last]), r: 2.4 }),
       ),
-      h("span", { class: "num" }, app.number(values[last], 3)),
+      h("span", { class: "num" }, said(values[last])),
       h("span", { class: "muted" }, t(`course.${run.kind}`)),
     );
   }
@@ -270,13 +292,12 @@ export async function show(root, params, app) {
       try {
         const { columns } = await app.api(`/api/runs/${encodeURIComponent(run.id)}/metrics`);
         const name = MAIN[run.kind].find((it) => columns[it]?.some((value) => value !== null));
-        courses.set(run.id, { updated: run.updated, values: thin(columns[name] ?? []) });
+        courses.set(run.id, { updated: run.updated, values: thin(columns[name] ?? []), share: SHARES.has(name) });
       } catch (error) {
         if (error.name === "AbortError") return;
         courses.set(run.id, { updated: run.updated, values: [] }); // a run that cannot be read says why when it is opened
       }
-      const cell = body.querySelector(`tr[data-run="${CSS.escape(run.id)}"] [data-name="course"]`);
-      if (cell) fill(cell, sparkline(run));
+      draw();
     }
   }
 
