@@ -224,7 +224,7 @@ def test_which_file_is_preferred(folder: Path) -> None:
     for output in (done.output, label("labels.jsonl", "--agreement").output):
         said = " ".join(output.split())
         assert "mine.jsonl is preferred to sft.jsonl: it wins 100%" in said
-        assert re.search(r"mine\.jsonl\W+8\W+8\W+0\W+0\W+0\W+100%\W+68%–100%\W+to sft\.jsonl", said)
+        assert re.search(r"mine\.jsonl\W+8\W+8\W+0\W+0\W+0\W+100%\W+68%–100%\W+against sft\.jsonl", said)
     assert "8 decisions by Ann, in labels.jsonl." in done.output
     assert "clearppo reward --dataset_name labels.jsonl --model_name_or_path MODEL --output_dir" in done.output
 

@@ -154,13 +154,13 @@ def result_tables(found: Sequence[Duel]) -> list[RenderableType]:
     compared = [duel for duel in found if duel.n_prompts]
     said: list[RenderableType] = []
     if compared:
-        table = Table("preferred, to", title="results", title_justify="left")
+        table = Table("answers of", title="results", title_justify="left")
         for name in ("prompts", "wins", "ties", "all\nbad", "losses", "win\nrate", "95%\ninterval"):
             table.add_column(name, justify="right", no_wrap=True)
         for duel in compared:
             counts = (duel.n_prompts, duel.wins, duel.ties, duel.all_bad, duel.losses)
             interval = f"{_percent(duel.low)}–{_percent(duel.high)}"
-            names = Text(printable("\nto ".join(duel.sources)), overflow="fold")
+            names = Text(printable("\nagainst ".join(duel.sources)), overflow="fold")
             table.add_row(names, *map(str, counts), _percent(duel.rate), interval)
         said += [table, Text('A tie and "all bad" count half a win; each prompt counts once.')]
     return [*said, *(Text(printable(_verdict(duel))) for duel in found)]

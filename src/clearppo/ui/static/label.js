@@ -25,7 +25,7 @@ const words = {
     second: "Every item has a decision by somebody. Yours is a second opinion from here on; it counts as well.",
     done: "Every item has your decision", "done.text": "{mine} decisions by you are in {output}. Train a reward model from them:",
     copy: "Copy", copied: "Copied", "done.model": "MODEL is the model that the reward model begins from.",
-    results: "Which model is preferred", "results.so_far": "Which model is preferred so far", preferred: "preferred", to: "to", prompts: "prompts", wins: "wins", ties: "ties", bad_: "all bad", losses: "losses", rate: "win rate", interval: "interval",
+    results: "Which model is preferred", "results.so_far": "Which model is preferred so far", of: "answers of", against: "against", prompts: "prompts", wins: "wins", ties: "ties", bad_: "all bad", losses: "losses", rate: "win rate", interval: "interval",
     settled: "{first} is preferred to {second}: it wins {rate} (95% interval {low} to {high}).", unsettled: "{first} against {second}: it wins {rate} (95% interval {low} to {high}), so it cannot be told yet which is preferred.",
     uncompared: "{first} and {second}: no decision compares as many answers of one as of the other.", uneven: "Left out between unequal numbers of answers: {n}.", "results.how": "A tie and “all bad” count half a win; each prompt counts once.",
     wait: "The server does not answer. Is `clearppo label` still running? Trying again …", undone: "Taken back. Decide again.", nothing: "There is no decision of yours to take back.",
@@ -47,7 +47,7 @@ const words = {
     second: "每一条都已有人标注。从现在起您给出的是第二意见，同样计入。",
     done: "所有条目您都已标注", "done.text": "您的 {mine} 个决定已写入 {output}。用它们训练奖励模型：",
     copy: "复制", copied: "已复制", "done.model": "MODEL 是奖励模型的起始模型。",
-    results: "哪个模型更受偏好", "results.so_far": "目前哪个模型更受偏好", preferred: "更受偏好", to: "相比", prompts: "提示数", wins: "胜", ties: "平", bad_: "都不好", losses: "负", rate: "胜率", interval: "区间",
+    results: "哪个模型更受偏好", "results.so_far": "目前哪个模型更受偏好", of: "回答来自", against: "对", prompts: "提示数", wins: "胜", ties: "平", bad_: "都不好", losses: "负", rate: "胜率", interval: "区间",
     settled: "{first} 比 {second} 更受偏好：胜率 {rate}（95% 区间 {low} 至 {high}）。", unsettled: "{first} 对 {second}：胜率 {rate}（95% 区间 {low} 至 {high}），还无法判断哪个更受偏好。",
     uncompared: "{first} 与 {second}：没有哪个决定比较的是双方同样多的回答。", uneven: "因双方回答数不等而未计入：{n}。", "results.how": "平局和“都不好”各算半胜；每个提示计一次。",
     wait: "服务器没有回应。`clearppo label` 还在运行吗？正在重试……", undone: "已撤销，请重新决定。", nothing: "没有可以撤销的决定。",
@@ -304,8 +304,8 @@ function results(found) {
     const said = t(kind, { first, second, rate: share(duel.rate), low: share(duel.low), high: share(duel.high) });
     return h("p", {}, said, duel.n_uneven > 0 && ` ${t("uneven", { n: duel.n_uneven })}`);
   };
-  const head = h("tr", {}, h("th", {}, t("preferred")), names.map((name) => h("th", { class: "num" }, t(name))));
-  const pair = ([first, second]) => h("td", {}, h("div", { class: "mono" }, first), h("div", {}, `${t("to")} `, h("span", { class: "mono" }, second)));
+  const head = h("tr", {}, h("th", {}, t("of")), names.map((name) => h("th", { class: "num" }, t(name))));
+  const pair = ([first, second]) => h("td", {}, h("div", { class: "mono" }, first), h("div", {}, `${t("against")} `, h("span", { class: "mono" }, second)));
   const body = compared.map((duel) => h("tr", {}, pair(duel.sources), row(duel).map((cell) => h("td", { class: "num" }, cell))));
   return h(
     "div",
