@@ -22,7 +22,8 @@ logits, hidden, weight = torch.zeros(B, T, V), torch.zeros(B, T, H), torch.zeros
 # Each call is legal, whole numbers for real ones included. Then each tensor in turn is spoilt.
 calls = [
     (masks.widen, [x]), (masks.kept, [x, mask]), (masks.masked_sum, [x, mask]), (masks.masked_mean, [x, mask]),
-    (masks.masked_var, [x, mask, True]), (masks.whiten, [x, mask, True, False, 1]), (masks.last_index, [mask]),
+    (masks.masked_var, [x, mask, True]), (masks.whitening, [x, mask, True]),
+    (masks.whiten, [x, mask, True, False, 1]), (masks.last_index, [mask]),
     (masks.cells, [mask]),
     (logprobs.log_probs, [logits, tokens, 1]), (logprobs.entropy, [logits, 1]), (logprobs.log_softmax, [logits, 1]),
     (logprobs.log_probs_and_entropy, [logits, tokens, 1]),

@@ -115,7 +115,9 @@ def test_one_sentence_and_nothing_left(name: str, files, clearppo, tmp_path: Pat
     for needle in needles:
         assert needle in err, err
     after = {entry.name for entry in run.iterdir()} if run.exists() else set()
-    assert after - {entry.name for entry in before} <= ({"config.yaml"} if name in AFTER_THE_START else set())
+    assert after - {entry.name for entry in before} <= (
+        {"config.yaml", "started.json"} if name in AFTER_THE_START else set()
+    )
     assert run.exists() == (name == "directory used" or name in AFTER_THE_START)
 
 

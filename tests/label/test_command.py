@@ -62,16 +62,25 @@ def test_the_end_of_the_input_is_an_end(folder: Path) -> None:
     assert not (folder / "labels.jsonl").exists()  # nothing was decided
 
 
+IN_TERMINAL = """
+import fcntl, sys, termios
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+from clearppo.cli import main
+main(["label", *sys.argv[1:]])
+"""
+"""Takes the terminal for its own first: in the new process, for between fork and exec a process that has threads, as a
+long run of tests has, may wait for ever."""
+
+
 class Terminal:
     """`clearppo label answers.jsonl --terminal` in a terminal of its own."""
 
     def __init__(self, folder: Path, *arguments: str) -> None:
         self.keys, its_end = pty.openpty()
-        command = [sys.executable, "-m", "clearppo.cli", "label", "answers.jsonl", "--terminal", *arguments]
+        command = [sys.executable, "-c", IN_TERMINAL, "answers.jsonl", "--terminal", *arguments]
         self.process = subprocess.Popen(
-            command, stdin=its_end, stdout=its_end, stderr=its_end, cwd=folder, start_new_session=True,
-            preexec_fn=lambda: __import__("fcntl").ioctl(0, __import__("termios").TIOCSCTTY, 0),
-        )  # fmt: skip
+            command, stdin=its_end, stdout=its_end, stderr=its_end, cwd=folder, start_new_session=True
+        )
         os.close(its_end)
         self.seen = ""
 
