@@ -110,3 +110,17 @@ def test_closing_what_was_never_opened_is_harmless(name: str, quiet_trackers: Pa
     if name != "fake":
         pytest.importorskip(name)
     TRACKERS[name](quiet_trackers / name).close("failed")
+
+
+def test_tensorboard_reads_what_came_later_later(tmp_path: Path) -> None:
+    """Files of one second are told apart by a counter, of which 10 stands before 9 in the order of names: TensorBoard
+    would read the earlier file last, and take its steps for those that count."""
+    pytest.importorskip("tensorboard")
+    tracker = TensorBoardTracker(lambda _: tmp_path)
+    tracker.open(a_run())
+    for after in range(2):
+        tracker.metrics(after + 1, {"x": 1.0})
+        tracker.rewind(after)
+    tracker.close("finished")
+    seconds = [file.name.split(".")[3] for file in tmp_path.glob("events.out.tfevents.*")]
+    assert len(seconds) == len(set(seconds)) == 3

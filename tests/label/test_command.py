@@ -63,8 +63,9 @@ def test_the_end_of_the_input_is_an_end(folder: Path) -> None:
 
 
 IN_TERMINAL = """
-import fcntl, sys, termios
+import fcntl, signal, sys, termios
 fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+signal.signal(signal.SIGINT, signal.default_int_handler)  # who runs the tests in the background has it ignored
 from clearppo.cli import main
 main(["label", *sys.argv[1:]])
 """

@@ -1,5 +1,6 @@
 """TensorBoard: event files in a directory, through torch's own writer."""
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -48,11 +49,21 @@ class TensorBoardTracker:
     def rewind(self, after: int) -> None:
         if self._writer is not None:
             self._writer.close()
+        _wait_for_a_later_name(self._directory)
         self._writer = self._make(log_dir=str(self._directory), purge_step=after + 1)
 
     def close(self, ended: Ended) -> None:
         if self._writer is not None:
             self._writer.close()
+
+
+def _wait_for_a_later_name(directory: Path) -> None:
+    """TensorBoard reads event files in the order of their names, which begin with the second they were made in: of two
+    files of one second the later may be read first, and what it replaces would replace it."""
+    seconds = [file.name.split(".")[3] for file in directory.glob("events.out.tfevents.*")]
+    newest = max((int(second) for second in seconds if second.isdecimal()), default=0)
+    if 0 < (left := newest + 1 - time.time()) <= 1:
+        time.sleep(left)
 
 
 def markdown(columns: Sequence[str], rows: Sequence[Sequence[str | float]]) -> str:
