@@ -108,6 +108,19 @@ def test_a_store_that_goes_on_has_the_files_of_one_that_never_stopped(tmp_path: 
     assert again.state() == whole.state()
 
 
+def test_what_went_with_a_run_that_went_back_takes_no_room(tmp_path: Path) -> None:
+    """It goes back from 4 to 2, and its new third file is larger: there is room for it where the old fourth was."""
+    small, large = table([row(0)]), table([row(i) for i in range(3)])
+    sizes = [write_iteration(tmp_path / "a", step, part, META) for step, part in ((1, small), (2, large))]
+    assert sizes[0] < sizes[1] < 2 * sizes[0]
+    store = Store(tmp_path / "b", every=1, last=99, limit=4 * sizes[0] + 8)
+    for step in (1, 2, 3, 4):
+        store.write(step, small, META)
+    store.forget(2)
+    store.write(3, large, META)
+    assert list(store.sizes) == [1, 2, 3]
+
+
 def test_the_directory_is_the_one_that_a_run_knows() -> None:
     assert DIRECTORY == rundir.RECORD
 

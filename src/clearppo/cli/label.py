@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
+from clearppo.cli.serving import page_options, serve_pages
 from clearppo.errors import ClearPPOError, ConfigError
 
 if TYPE_CHECKING:
@@ -28,16 +29,7 @@ LABELLING = ("output", "labeller", "terminal", "overlap", "model_name_or_path", 
 @click.option("--output", default="labels.jsonl", show_default=True, help="The file of decisions; it only ever grows.")
 @click.option("--labeller", metavar="NAME", default=None, help="Your name in the terminal; the page asks for it.")
 @click.option("--terminal", is_flag=True, help="Label here, and not in the browser.")
-@click.option(
-    "--port",
-    type=click.IntRange(0, 65535),
-    default=PORT,
-    show_default=True,
-    help="0: any that is free. So is the default, if it is taken.",
-)
-@click.option(
-    "--open/--no-open", "open_browser", default=None, help="Open the browser, or do not.  [default: if there is one]"
-)
+@page_options(port=PORT)
 @click.option(
     "--overlap",
     type=click.FloatRange(0, 1),
@@ -171,15 +163,14 @@ def _following(output: str, model: str | None) -> str:
 def _serve(ctx: click.Context, desk: "Desk", files: Sequence[str], options: dict[str, Any], following: str) -> None:
     from rich.console import Console
 
-    from clearppo.cli.serving import serve_pages
-    from clearppo.data.labels import counted
+    from clearppo.data.checks import counted
     from clearppo.ui.label_app import make_label_app
     from clearppo.ui.label_terminal import result_tables
 
     names = ", ".join(Path(name).name for name in files)
     app = make_label_app(desk, source=names, output=options["output"], following=following)
     said = f"{counted(desk.n_items, 'item')} to compare, decisions go to {options['output']}"
-    serve_pages(ctx, app, port=options["port"], wanted=options["open_browser"], said=said)
+    serve_pages(ctx, app, port=options["port"], open_browser=options["open_browser"], said=said)
     if found := desk.results():
         Console(highlight=False).print(*result_tables(found), sep="\n")
 

@@ -111,3 +111,8 @@ def _check_message(message: Any, place: str) -> None:
 
 def _blank(text: str) -> str:
     return "blank, spaces or line ends alone" if text else "an empty string"
+
+
+def counted(count: int, noun: str) -> str:
+    """A number of things: 1 pair, 2 pairs."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

@@ -16,7 +16,15 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from clearppo.data.checks import check_encodable, check_index, check_object, check_prompt, check_text, columns_seen
+from clearppo.data.checks import (
+    check_encodable,
+    check_index,
+    check_object,
+    check_prompt,
+    check_text,
+    columns_seen,
+    counted,
+)
 from clearppo.data.comparison_formats import Comparison
 from clearppo.data.files import Located, article
 from clearppo.data.templates import Text
@@ -189,11 +197,6 @@ def _summary(kept: Sequence[Decision], n_lines: int, n_compared: int, n_alike: i
     if replaced := n_lines - len(kept):
         parts.append(f"{counted(replaced, 'line')} replaced or taken back by a later one")
     return "; ".join(parts)
-
-
-def counted(count: int, noun: str) -> str:
-    """A number of things, in words."""
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def _words(value: Any, name: str, place: str) -> str:

@@ -51,6 +51,10 @@ class Store:
         self.sizes[step] = write_iteration(self.directory, step, table, meta)
         self._thin()
 
+    def forget(self, after: int) -> None:
+        """The files of later iterations than `after` are gone: the run went back."""
+        self.sizes = {step: size for step, size in self.sizes.items() if step <= after}
+
     def state(self) -> dict[str, Any]:
         """What decides about later files."""
         return {"stride": self.stride, "steps": list(self.sizes), "sizes": list(self.sizes.values())}

@@ -66,6 +66,7 @@ class Recorder:
         self._step = step + 1
         self._scaling = scaling
         self._seen.clear()
+        self.store.forget(step)
 
     def __call__(
         self,

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import Literal
 
+from clearppo.data.checks import counted
 from clearppo.data.comparisons import ComparisonSet
 from clearppo.data.templates import prompt_key
 from clearppo.errors import DataError, TrainingError
@@ -20,7 +21,7 @@ from clearppo.train.agreement import (
     quantile,
     spearman,
 )
-from clearppo.train.reward_verdict import Evidence, Verdict, counted, verdict
+from clearppo.train.reward_verdict import Evidence, Verdict, verdict
 
 SCHEMA = "clearppo.reward_report"
 VERSION = 1

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from clearppo.data.checks import counted
 from clearppo.train.agreement import Agreement, Z
 
 Level = Literal["good", "usable", "not good enough", "cannot tell"]
@@ -73,11 +74,6 @@ def verdict(evidence: Evidence) -> Verdict:
             "The order of answers does not suffer, the size of rewards does."
         )
     return Verdict(level=level, meaning=MEANINGS[level], reasons=tuple(reasons))
-
-
-def counted(n: int, noun: str) -> str:
-    """1 pair, 2 pairs."""
-    return f"{n} {noun}{'s' * (n != 1)}"
 
 
 _ORDER: dict[Level, int] = {"cannot tell": 0, "not good enough": 1, "usable": 2, "good": 3}

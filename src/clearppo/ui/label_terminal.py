@@ -15,7 +15,8 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from clearppo.data.labels import ALL_BAD, BETTER, TIE, counted
+from clearppo.data.checks import counted
+from clearppo.data.labels import ALL_BAD, BETTER, TIE
 from clearppo.errors import ClearPPOError, DataError
 from clearppo.ui.label_agreement import Agreement
 from clearppo.ui.label_desk import Desk, Shown, labeller_name
