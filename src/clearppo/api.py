@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clearppo.config import CommandConfig, PPOConfig, PrefsConfig, RewardModelConfig, SFTConfig, load_config
+from clearppo.engines.environment import is_first, place
 from clearppo.errors import DeviceError
 from clearppo.models.policy import Policy
 
@@ -182,14 +183,27 @@ def _loading(config: SFTConfig | RewardModelConfig | PPOConfig) -> Iterator[None
 
 @contextmanager
 def _watching(console: bool) -> "Iterator[Listener | None]":
-    """Somebody who shows the progress, or nobody."""
-    if not console:
-        yield None
-        return
-    from clearppo.console import console_listener
+    """Somebody who shows the progress, or nobody; and of several processes one that ends tells the others."""
+    with _company():
+        if not console or not is_first():
+            yield None
+            return
+        from clearppo.console import console_listener
 
-    with console_listener() as listener:
-        yield listener
+        with console_listener() as listener:
+            yield listener
+
+
+@contextmanager
+def _company() -> Iterator[None]:
+    """What goes wrong in one of several processes is told to the others, if they have met."""
+    if place().world == 1:
+        yield
+        return
+    from clearppo.engines.group import met_together
+
+    with met_together():
+        yield
 
 
 def _path(given: str | Path | None) -> Path | None:

@@ -7,8 +7,8 @@ All objects are frozen and whole at birth. Masks come from lengths, never from c
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
-from typing import Any, Literal
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -72,6 +72,10 @@ class Sequences:
         width = response_width(mask)
         loss_mask = self.loss_mask[index][:, :width]
         return type(self)(ids=self.ids[index][:, :width], mask=mask[:, :width], loss_mask=loss_mask)
+
+    def silent(self) -> "Sequences":
+        """The same texts with nothing to be learned, for a pass that is made for company."""
+        return replace(self, loss_mask=torch.zeros_like(self.loss_mask))
 
     def to(self, device: torch.device) -> "Sequences":
         """The same batch on `device`."""
@@ -165,6 +169,11 @@ class Experience:
             ref_log_probs=self.ref_log_probs[index][:, :width],
         )
 
+    def silent(self) -> "Experience":
+        """The same answers without a token that counts, for a pass that is made for company."""
+        rollout = self.rollout
+        return replace(self, rollout=replace(rollout, mask=torch.zeros_like(rollout.mask)))
+
 
 _ROLLOUT_TOKEN_FIELDS = frozenset({"responses", "mask", "old_log_probs", "old_values", "sampler_log_probs"})
 
@@ -196,6 +205,61 @@ def portions(lengths: Sequence[int], *, max_rows: int | None = None, max_tokens:
     return groups
 
 
+@runtime_checkable
+class Division(Protocol):
+    """How the rows of a batch, which every process knows whole, are divided over the processes that compute together.
+
+    All processes call the same methods in the same order.
+    """
+
+    world: int
+
+    def deal(self, costs: Sequence[int]) -> list[int]:
+        """Which of these pieces of work, of such costs, this process does: each is done by one."""
+        ...
+
+    def passes(self, n: int) -> int:
+        """How many passes through a model this process makes if it has work for `n`; the rest is for company."""
+        ...
+
+    def sum(self, value: Tensor) -> Tensor:
+        """The sum of `value` over all processes."""
+        ...
+
+
+class Alone:
+    """One process does everything."""
+
+    world = 1
+
+    def deal(self, costs: Sequence[int]) -> list[int]:
+        return list(range(len(costs)))
+
+    def passes(self, n: int) -> int:
+        return n
+
+    def sum(self, value: Tensor) -> Tensor:
+        return value
+
+
+ALONE = Alone()
+
+
+def shares(
+    lengths: Sequence[int], division: Division, *, max_rows: int | None = None, max_tokens: int | None = None
+) -> list[tuple[list[int], bool]]:
+    """The `portions` of those rows that fall to this process; True: what comes of them counts.
+
+    With False the portion is one row of another process, for a pass that is made for company only: where weights are
+    shared out all processes must pass through a model equally often, and none may miss what is summed afterwards.
+    """
+    mine = division.deal(lengths)
+    found = portions([lengths[row] for row in mine], max_rows=max_rows, max_tokens=max_tokens)
+    parts = [([mine[row] for row in part], True) for part in found]
+    shortest = min(range(len(lengths)), key=lambda row: lengths[row])
+    return parts + [([shortest], False)] * (division.passes(len(parts)) - len(parts))
+
+
 @dataclass(frozen=True, kw_only=True)
 class Stats:
     """Sums and counts, never means: parts of a batch add up to the whole exactly, whatever their sizes."""
@@ -211,6 +275,17 @@ class Stats:
         if self.counts[name] == 0:
             raise ValueError(f"the mean of {name} is not defined: nothing was counted")
         return self.sums[name] / self.counts[name]
+
+    def over(self, division: Division) -> "Stats":
+        """What all processes have seen together; every one of them must have the same names."""
+        if division.world == 1:
+            return self
+        names = sorted(self.sums)
+        cells = [self.sums[name] for name in names] + [self.counts[name] for name in names]
+        whole = division.sum(torch.tensor(cells, dtype=torch.float64))
+        table = [float(cell) for cell in whole]
+        sums, counts = table[: len(names)], table[len(names) :]
+        return Stats(sums=dict(zip(names, sums, strict=True)), counts=dict(zip(names, counts, strict=True)))
 
     @classmethod
     def empty(cls) -> "Stats":

@@ -11,6 +11,7 @@
     ├── CheckpointError           a checkpoint to go on from: damaged, not there, or of a run with other options
     ├── RecordError               a file of the record: damaged, not there, or of a newer ClearPPO
     └── TrainingError             training itself went wrong: the self-check failed
+        ├── DistributedError      a process that trains with others is lost, or they cannot meet
         ├── NumbersError          a loss, a gradient or a probability is not finite
         └── ShortOfMemoryError    the device's memory, or the machine's, does not suffice
 
@@ -78,6 +79,17 @@ class TrainingError(ClearPPOError):
     """Training went wrong in itself: the first-step self-check failed, numbers or memory did."""
 
     exit_code: int = 3
+
+
+class DistributedError(TrainingError):
+    """Processes that train together cannot go on: one is lost or has ended, or they did not meet.
+
+    `lost` is the rank of the one that is gone without a word, if that is known.
+    """
+
+    def __init__(self, message: str, *, lost: int | None = None) -> None:
+        super().__init__(message)
+        self.lost = lost
 
 
 class NumbersError(TrainingError):

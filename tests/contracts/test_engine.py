@@ -21,25 +21,40 @@ from clearppo.engines.local import (
 from clearppo.errors import ConfigError, DeviceError
 
 
+def refused() -> None:
+    raise ConfigError("of rank 0.")
+
+
 def keeps_the_contract(engine: Engine) -> None:
     module = engine.wrap(nn.Linear(2, 1, bias=False).double())
     nn.init.constant_(module.weight, 0.0)
     optimiser = torch.optim.SGD(module.parameters(), lr=1.0)
     x = torch.tensor([[3.0, 4.0]], dtype=torch.float64, device=engine.device)
     for _ in range(2):  # two micro-batches add up
-        engine.backward(module(x).sum() / 2)
+        engine.backward(module(x).sum() / 2 / engine.world)
     norm = engine.step(optimiser, list(module.parameters()), max_norm=1.0)
     assert norm == pytest.approx(5.0)  # the norm before clipping
     torch.testing.assert_close(module.weight.detach(), -x / 5, atol=1e-5, rtol=1e-5)
-    engine.backward(module(x).sum())  # gradients of the step before are forgotten
+    engine.backward(module(x).sum() / engine.world)  # gradients of the step before are forgotten
     assert engine.step(optimiser, list(module.parameters()), max_norm=None) == pytest.approx(5.0)
     torch.testing.assert_close(module.weight.detach(), -x / 5 - x, atol=1e-5, rtol=1e-5)
     before = module.weight.detach().clone()
     engine.backward(module(x * math.nan).sum())
     assert not math.isfinite(engine.step(optimiser, list(module.parameters()), max_norm=1.0))
     torch.testing.assert_close(module.weight.detach(), before)  # a step that is not finite is not taken
-    assert float(engine.sum(torch.tensor(3.0))) == 3.0
-    assert torch.equal(engine.gather(x), x)
+    assert float(engine.sum(torch.tensor(3.0))) == 3.0 * engine.world
+    assert engine.gather({"rank": engine.rank}) == [{"rank": rank} for rank in range(engine.world)]
+    pieces = engine.gather(engine.deal([3, 1, 4, 1, 5]))
+    assert sorted(piece for part in pieces for piece in part) == [0, 1, 2, 3, 4]  # each piece is done by one
+    assert pieces[engine.rank] == sorted(pieces[engine.rank])
+    assert len(set(engine.gather(engine.passes(len(pieces[engine.rank]))))) >= 1
+    assert engine.passes(2) >= 2
+    assert engine.share(lambda: ["told", math.inf]) == ["told", math.inf]
+    with pytest.raises(ConfigError, match="of rank 0"):
+        engine.share(refused)
+    engine.agree({"option": "value"})
+    with engine.together():
+        engine.unite(module)
 
 
 def test_local() -> None:

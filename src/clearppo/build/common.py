@@ -1,22 +1,26 @@
 """What the commands need alike: a device, how models are loaded and how answers are drawn."""
 
-from collections.abc import Callable, Iterable, Sequence
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from typing import Any, Literal
 
 import torch
 from torch import nn
 
 from clearppo.config import AnswerConfig, NetworkConfig, OptimConfig, ReadModelConfig, SamplingConfig
+from clearppo.config.kinds import qualified_name
+from clearppo.engines.base import Engine
+from clearppo.engines.environment import Place, place
 from clearppo.engines.local import (
     LocalEngine,
     be_deterministic,
-    free_memory,
     has_fast_bf16,
     keep_freed_memory,
     select_device,
 )
-from clearppo.errors import ConfigError
+from clearppo.errors import ConfigError, DeviceError
 from clearppo.models.build import Lora, make_policy
 from clearppo.models.loading import (
     DTYPES,
@@ -49,13 +53,60 @@ def pad_id(tokenizer: Any) -> int:
     return int(pad if pad is not None else tokenizer.eos_token_id)
 
 
-def make_engine(device: str, *, deterministic: bool = False) -> LocalEngine:
-    """The engine on this device, made ready for training. Raises DeviceError for a device that is not there."""
+def make_engine(device: str, *, deterministic: bool = False, options: Mapping[str, Any] | None = None) -> Engine:
+    """The engine on this device, made ready for training: of this process alone, or of all that torchrun has started,
+    which must have the same `options`.
+
+    Raises DeviceError for a device that is not there; ConfigError for processes that do not fit together;
+    DistributedError if they do not meet.
+    """
     if deterministic:
         be_deterministic()  # before the device is touched
-    engine = LocalEngine(select_device(device))
+    here = place()
+    engine = LocalEngine(select_device(device)) if here.world == 1 else _one_of_many(device, here, options or {})
     keep_freed_memory(on_cpu=engine.device.type == "cpu")
     return engine
+
+
+def _one_of_many(device: str, here: Place, options: Mapping[str, Any]) -> Engine:
+    """The engine of one of several processes. Only here are they imported."""
+    from clearppo.engines.group import meet
+    from clearppo.engines.parallel import ParallelEngine
+
+    chosen = device_of(device, here)
+    engine = ParallelEngine(chosen, meet(here, chosen))
+    versions = {f"the version of {name}": version(name) for name in ("clearppo", "torch", "transformers")}
+    engine.agree({**versions, **{name: _told(value) for name, value in options.items()}})
+    if chosen.type == "cpu" and not os.environ.get("OMP_NUM_THREADS"):
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // here.local_world))
+    return engine
+
+
+def _told(value: Any) -> str:
+    """An option's value so that two processes say the same of the same; a function by its name."""
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_told, value))
+    return qualified_name(value) if callable(value) else str(value)
+
+
+def device_of(name: str, here: Place) -> torch.device:
+    """The device of one of several processes: each has a GPU of its own, or all share the CPU. Raises DeviceError."""
+    if name == "mps" or name.startswith("cuda:"):
+        raise DeviceError(
+            f"device = {name} is one device, and there are {here.local_world} processes on this machine. Use --device "
+            "cuda, which gives each a GPU, or --device cpu."
+        )
+    chosen = select_device(name)
+    if chosen.type != "cuda":
+        return torch.device("cpu")
+    if here.local_rank >= (count := torch.cuda.device_count()):
+        raise DeviceError(
+            f"device = {name}, and this machine has {count} GPUs for {here.local_world} processes. Use torchrun "
+            f"--nproc-per-node {count}."
+        )
+    own = torch.device("cuda", here.local_rank)
+    torch.cuda.set_device(own)
+    return own
 
 
 def load_model(config: ReadModelConfig, *, note: Callable[[str], None]) -> Loaded:
@@ -65,7 +116,7 @@ def load_model(config: ReadModelConfig, *, note: Callable[[str], None]) -> Loade
     return Loaded(path=path, model=load_causal_lm(path, **loading(config)), tokenizer=tokenizer)
 
 
-def load_policy(name_or_path: str, engine: LocalEngine) -> Policy:
+def load_policy(name_or_path: str, engine: Engine) -> Policy:
     """A model that answers and does not learn, in bfloat16 where the hardware has it. Raises ModelError."""
     model = load_causal_lm(resolve_model(name_or_path))
     return make_policy(engine.wrap(model), autocast=has_fast_bf16(engine.device))
@@ -129,16 +180,19 @@ def learned_parameters(network: nn.Module) -> list[nn.Parameter]:
 
 def micro_batch_tokens(
     asked: int | Literal["auto"] | None,
-    device: torch.device,
+    engine: Engine,
     networks: Sequence[Any],
     learned: Iterable[nn.Parameter],
 ) -> int | None:
     """How many tokens may be in `networks` (transformers models) at once: as asked for, or what memory allows; None:
-    any number, also where nobody knows how much memory there is."""
+    any number, also where nobody knows how much memory there is. Of several processes the one with the least memory
+    decides for all."""
     if asked != "auto":
         return asked
-    free = free_memory(device)
-    return None if free is None else token_budget(networks, learned, free)
+    free = engine.free_memory()
+    budgets: list[int | None] = engine.gather(None if free is None else token_budget(networks, learned, free))
+    known = [budget for budget in budgets if budget is not None]
+    return min(known) if len(known) == len(budgets) else None
 
 
 def n_bytes(network: nn.Module) -> int:

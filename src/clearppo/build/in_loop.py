@@ -7,14 +7,17 @@ from typing import Any
 
 import torch
 
+from clearppo.batch import ALONE, Division
 from clearppo.build.common import DECODE_BATCH, pad_id, room_for_prompts, sampling_settings
 from clearppo.config import OptionError, PPOConfig
 from clearppo.config.kinds import number
 from clearppo.data import PromptSet, encode_prompts, load_rows, prompt_key, split_prompts
+from clearppo.engines.base import Engine
 from clearppo.feedback.function import FunctionScorer, function_name, load_reward_function
 from clearppo.feedback.model import RewardModelScorer
 from clearppo.feedback.reference import Reference
 from clearppo.feedback.scorer import Scorer, WeightedScorer, unique_names
+from clearppo.feedback.shared import on_first
 from clearppo.learning import Passes
 from clearppo.models.policy import Policy
 from clearppo.rollout import Truncation
@@ -40,7 +43,9 @@ class HeldOut:
     also_learned: int
 
 
-def read_held_out(config: PPOConfig, rows: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], HeldOut | None]:
+def read_held_out(
+    config: PPOConfig, rows: list[dict[str, Any]], engine: Engine
+) -> tuple[list[dict[str, Any]], HeldOut | None]:
     """The rows that are learned from, and those that are held out with what measures them; None: nothing is measured.
 
     Raises DataError, ConfigError and RewardError for whatever cannot be read.
@@ -58,15 +63,20 @@ def read_held_out(config: PPOConfig, rows: list[dict[str, Any]]) -> tuple[list[d
         split = options.dataset_test_split
         held = load_rows(data.dataset_name, config=data.dataset_config, split=split, split_flag="dataset_test_split")
         source = f"{data.dataset_name} ({split})"
-    functions = [load_reward_function(function) for function in options.eval_reward_funcs]
-    names = unique_names([function_name(function) for function in functions])
+    functions = on_first(lambda: _functions(options.eval_reward_funcs), engine)
     learned = {prompt_key(row["prompt"]) for row in rows}
     return rows, HeldOut(
         rows=held,
         source=source,
-        functions={name: FunctionScorer(f, name) for name, f in zip(names, functions, strict=True)},
+        functions={scorer.names[0]: scorer for scorer in functions},
         also_learned=sum(prompt_key(row["prompt"]) in learned for row in held),
     )
+
+
+def _functions(named: Sequence[Any]) -> list[FunctionScorer]:
+    functions = [load_reward_function(function) for function in named]
+    names = unique_names([function_name(function) for function in functions])
+    return [FunctionScorer(function, name) for name, function in zip(names, functions, strict=True)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,6 +153,7 @@ def _check_choice(config: PPOConfig, names: Sequence[str]) -> None:
 def make_evaluation(
     config: PPOConfig, measures: Measures | None, *, policy: Policy, tokenizer: Any, sampler: InProcessSampler,
     reference: Reference, passes: Passes, truncation: Truncation | None, track: Track, run_dir: RunDir,
+    division: Division = ALONE,
 ) -> EvaluationInLoop | None:  # fmt: skip
     """The evaluation of a run whose parts these are; None if nothing is measured."""
     options = config.eval
@@ -150,15 +161,15 @@ def make_evaluation(
         return None
     for scorer in measures.scorers.values():
         if isinstance(scorer, RewardModelScorer):
-            scorer.batch_tokens = passes.micro_batch_tokens
+            scorer.batch_tokens, scorer.division = passes.micro_batch_tokens, division
     choice = options.metric_for_best_model
     return EvaluationInLoop(
         policy=policy,
         prompts=measures.prompts.batch(range(len(measures.prompts)), pad_id(tokenizer)).to(policy.device),
-        make_sampler=_samplers(config, policy, tokenizer, sampler),
+        make_sampler=_samplers(config, policy, tokenizer, sampler, division),
         reference=reference,
         scorers=measures.scorers,
-        portions=passes.portions,
+        portions={**passes.portions, "division": division},
         truncation=truncation,
         kl_temperature=None if options.eval_temperature else config.sampling.temperature,
         every=options.eval_steps,
@@ -171,10 +182,12 @@ def make_evaluation(
 
 
 def _samplers(
-    config: PPOConfig, policy: Policy, tokenizer: Any, sampler: InProcessSampler
+    config: PPOConfig, policy: Policy, tokenizer: Any, sampler: InProcessSampler, division: Division
 ) -> Callable[[], InProcessSampler]:
     """What makes a sampler that begins anew, on the weights that the run's own sampler holds."""
     model = policy.actor.causal_lm
     settings = sampling_settings(config.sampling, model, tokenizer, max_batch_size=DECODE_BATCH)
     settings = replace(settings, temperature=config.eval.eval_temperature)
-    return lambda: InProcessSampler(policy, tokenizer, settings, seed=SEED, decoder=sampler.decoder, resident=False)
+    return lambda: InProcessSampler(
+        policy, tokenizer, settings, seed=SEED, decoder=sampler.decoder, resident=False, division=division
+    )

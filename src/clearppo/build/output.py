@@ -8,10 +8,12 @@ from typing import Literal
 
 from clearppo.config import PPOConfig, RewardModelConfig, SFTConfig
 from clearppo.config.changes import check_unchanged
+from clearppo.engines.base import Engine
 from clearppo.errors import ConfigError
 from clearppo.rundir import RunDir
 from clearppo.train.checkpoint import CONFIG, Checkpoint, Checkpoints
 from clearppo.train.listener import Listener
+from clearppo.train.onlooker import Onlooker
 
 RECORDS = 50_000_000
 """Bytes that a run's records, its tokenizer and its card may take beside its models."""
@@ -45,20 +47,36 @@ class Output:
 
 
 @contextlib.contextmanager
-def run_directory(config: TrainConfig, inputs: Mapping[str, object], listener: Listener) -> Iterator[Output]:
+def run_directory(
+    config: TrainConfig, inputs: Mapping[str, object], listener: Listener, engine: Engine
+) -> Iterator[Output]:
     """The run's output directory while its parts are put together. If that fails, the directory is as it was before.
+    The first process looks after it; to the others it is an Onlooker.
 
     `inputs` are the options that name what this run reads, with their values.
     Raises RunDirError; ConfigError if overwriting would delete an input; CheckpointError if the run cannot go on as
     asked: from a damaged checkpoint, or with other options.
     """
     run = config.run
-    _keep_inputs(config, inputs)
-    _check_path(run.resume_from_checkpoint)
-    run_dir = RunDir.create(run.output_dir, overwrite=run.overwrite_output_dir, resume=_goes_on_there(config))
+    run_dir: RunDir = Onlooker(Path(run.output_dir).expanduser())
+
+    def create() -> None:
+        nonlocal run_dir
+        _keep_inputs(config, inputs)
+        _check_path(run.resume_from_checkpoint)
+        run_dir = RunDir.create(run.output_dir, overwrite=run.overwrite_output_dir, resume=_goes_on_there(config))
+
+    engine.share(create)
     try:
         checkpoints = Checkpoints(run_dir, limit=run.save_total_limit, note=listener.note)
-        yield Output(run_dir=run_dir, checkpoints=checkpoints, resume=_resumed(config, checkpoints))
+
+        def resumed() -> tuple[str, int] | None:
+            found = _resumed(config, checkpoints)
+            return None if found is None else (str(found.path), found.step)
+
+        found = engine.share(resumed)
+        resume = None if found is None else Checkpoint(Path(found[0]), found[1])
+        yield Output(run_dir=run_dir, checkpoints=checkpoints, resume=resume)
     except BaseException:
         run_dir.discard()
         raise

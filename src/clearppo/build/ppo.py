@@ -24,7 +24,7 @@ from clearppo.build.in_loop import HeldOut, load_measures, make_evaluation, read
 from clearppo.build.output import Output, run_directory
 from clearppo.build.scoring import close_sources, light_sources, whole_scorer
 from clearppo.build.tracking import check_trackers, make_trackers
-from clearppo.config import PPOConfig
+from clearppo.config import PPOConfig, values
 from clearppo.core.kl import AdaptiveKL, FixedKL
 from clearppo.core.normalise import FixedMoments, RunningScaling, ScoreScaling
 from clearppo.data import (
@@ -36,9 +36,11 @@ from clearppo.data import (
     load_demonstrations,
     load_rows,
 )
+from clearppo.engines.base import Engine
 from clearppo.engines.local import LocalEngine
 from clearppo.feedback.model import RewardModelScorer, find_reward_model
 from clearppo.feedback.scorer import Scorer, WeightedScorer
+from clearppo.feedback.shared import on_first
 from clearppo.learning import Objective, Passes, Ptx, TextStream
 from clearppo.learning.optimiser import adamw
 from clearppo.models.actor import SeparateCritic
@@ -53,6 +55,7 @@ from clearppo.rollout.inprocess import InProcessSampler
 from clearppo.rollout.sample import OldLogProbs
 from clearppo.rundir import RECORD, RunDir
 from clearppo.train.listener import Listener, Silence
+from clearppo.train.marks import data_mark
 from clearppo.train.ppo import Recipe
 from clearppo.train.recording import Recorder
 from clearppo.train.run import PPORun
@@ -70,10 +73,10 @@ def build_ppo(config: PPOConfig, *, listener: Listener | None = None) -> PPORun:
     Raises ClearPPOError (ConfigError, DataError, ModelError, DeviceError, RewardError, RunDirError).
     """
     listener = listener or Silence()
-    engine = make_engine(config.model.device, deterministic=config.run.deterministic)
+    engine = make_engine(config.model.device, deterministic=config.run.deterministic, options=values(config))
     torch.manual_seed(config.run.seed)
-    sources, rows, texts, held_out = _read(config)
-    with run_directory(config, _inputs(config), listener) as output:
+    sources, rows, texts, held_out = _read(config, engine)
+    with run_directory(config, _inputs(config), listener, engine) as output:
         return _wired(config, engine, sources, rows, texts, held_out, output, listener)
 
 
@@ -82,7 +85,7 @@ def check_ppo(config: PPOConfig, unmade: Container[str] = ()) -> None:
 
     Models in `unmade` are not there yet: an earlier step will make them. Raises ClearPPOError.
     """
-    close_sources(_read(config)[0])
+    close_sources(_read(config, LocalEngine(torch.device("cpu")))[0])
     model, judge = config.model.model_name_or_path, config.reward.reward_model_path
     if model not in unmade:
         refuse_reward_model(model)
@@ -92,13 +95,13 @@ def check_ppo(config: PPOConfig, unmade: Container[str] = ()) -> None:
 
 
 def _read(
-    config: PPOConfig,
+    config: PPOConfig, engine: Engine
 ) -> tuple[list[Scorer], list[dict[str, Any]], Sequence[Demonstration], HeldOut | None]:
     """The light sources of scores, the prompts, the texts of PPO-ptx (none: it is off), and what is measured on."""
     check_trackers(config.tracking)
-    sources = light_sources(config.reward)
+    sources = on_first(lambda: light_sources(config.reward), engine)
     rows = load_rows(config.data.dataset_name, config=config.data.dataset_config, split=config.data.dataset_train_split)
-    rows, held_out = read_held_out(config, rows)
+    rows, held_out = read_held_out(config, rows, engine)
     other = config.ptx.ptx_dataset_name
     wanted = config.ptx.ptx_coef and other is not None
     texts = load_demonstrations(str(other), flag="ptx_dataset_name") if wanted else ()
@@ -107,7 +110,7 @@ def _read(
 
 def _wired(
     config: PPOConfig,
-    engine: LocalEngine,
+    engine: Engine,
     sources: Sequence[Scorer],
     rows: list[dict[str, Any]],
     texts: Sequence[Demonstration],
@@ -120,18 +123,18 @@ def _wired(
     settings = sampling_settings(config.sampling, policy.actor.causal_lm, tokenizer)
     _require_space(config, output, policy)
     others = _other_texts(config, texts, tokenizer, context_length(policy.actor.causal_lm)) if texts else None
-    sampler = InProcessSampler(policy, tokenizer, settings, seed=config.run.seed, resident=False)
+    sampler = InProcessSampler(policy, tokenizer, settings, seed=config.run.seed, resident=False, division=engine)
     recipe = ppo_recipe(config, _truncation(config, tokenizer), exact=sampler.decoder.exact)
-    scorer, reward_model = whole_scorer(config, sources, policy, tokenizer, listener.note)
+    scorer, reward_model = whole_scorer(config, sources, policy, tokenizer, listener.note, engine)
     measures = load_measures(config, held_out, policy, tokenizer, scorer, listener.note)
-    reference = make_reference(policy, micro_batch_size=config.run.micro_batch_size)
+    reference = make_reference(policy, micro_batch_size=config.run.micro_batch_size, division=engine)
     # When all models are there: what they take is not free.
-    passes = _passes(config, output, policy, exact=sampler.decoder.exact)
+    passes = _passes(config, output, policy, engine, exact=sampler.decoder.exact)
     _bound(passes, reference, scorer)
-    track = _track(config, output.run_dir, tokenizer, listener, recipe, passes)
+    track = _track(config, output.run_dir, tokenizer, listener, recipe, passes, first=engine.rank == 0)
     evaluation = make_evaluation(
         config, measures, policy=policy, tokenizer=tokenizer, sampler=sampler, reference=reference, passes=passes,
-        truncation=recipe.truncation, track=track, run_dir=output.run_dir,
+        truncation=recipe.truncation, track=track, run_dir=output.run_dir, division=engine,
     )  # fmt: skip
     summary = summarise(
         config, policy, prompts, others, decoder=sampler.decoder, recipe=recipe, passes=passes,
@@ -176,8 +179,11 @@ def _bound(passes: Passes, reference: FrozenReference, scorer: WeightedScorer) -
 
 
 def _track(
-    config: PPOConfig, run_dir: RunDir, tokenizer: Any, listener: Listener, recipe: Recipe, passes: Passes
-) -> Track:
+    config: PPOConfig, run_dir: RunDir, tokenizer: Any, listener: Listener, recipe: Recipe, passes: Passes, *,
+    first: bool,
+) -> Track:  # fmt: skip
+    if not first:  # of several processes: the first keeps what all have done
+        return Track(run_dir, listener)
     options = config.record
     limit = options.record_limit_mib * MIB
     return Track(
@@ -213,7 +219,7 @@ def _inputs(config: PPOConfig) -> dict[str, object]:
 
 
 def _policy_and_prompts(
-    config: PPOConfig, engine: LocalEngine, rows: list[dict[str, Any]], note: Callable[[str], None]
+    config: PPOConfig, engine: Engine, rows: list[dict[str, Any]], note: Callable[[str], None]
 ) -> tuple[Policy, Any, PromptSet]:
     loaded = load_model(config.model, note=note)
     prompts = encode_prompts(
@@ -236,6 +242,9 @@ def _policy_and_prompts(
     )
     if not config.has_critic:
         policy.critic.requires_grad_(False)  # the layer that every policy has: its values stay at 0
+    engine.unite(policy)
+    if engine.world > 1:
+        engine.agree({f"what is read of {config.data.dataset_name}": data_mark(prompts)})
     return policy, loaded.tokenizer, prompts
 
 
@@ -348,7 +357,7 @@ def ppo_objective(config: PPOConfig) -> Objective:
     )
 
 
-def _passes(config: PPOConfig, output: Output, policy: Policy, *, exact: bool) -> Passes:
+def _passes(config: PPOConfig, output: Output, policy: Policy, engine: Engine, *, exact: bool) -> Passes:
     networks = [policy.actor.causal_lm]
     if isinstance(policy.critic, SeparateCritic):
         networks.append(policy.critic.classifier)
@@ -357,7 +366,7 @@ def _passes(config: PPOConfig, output: Output, policy: Policy, *, exact: bool) -
         epochs=config.ppo.num_ppo_epochs,
         num_mini_batches=config.ppo.num_mini_batches,
         micro_batch_size=config.run.micro_batch_size,
-        micro_batch_tokens=micro_batch_tokens(asked, policy.device, networks, learned),
+        micro_batch_tokens=micro_batch_tokens(asked, engine, networks, learned),
         max_grad_norm=config.optim.max_grad_norm,
         early_stop_kl=config.ppo.early_stop_kl,
         first_is_old=_old_log_probs(config, exact)[1],

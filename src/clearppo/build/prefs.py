@@ -18,7 +18,7 @@ from clearppo.build.common import (
 )
 from clearppo.config import PrefsConfig
 from clearppo.data import PromptSet, encode_prompts, load_rows
-from clearppo.engines.local import LocalEngine
+from clearppo.engines.base import Engine
 from clearppo.errors import ConfigError
 from clearppo.feedback.function import FunctionScorer, load_reward_function
 from clearppo.feedback.http import http_scorer
@@ -74,7 +74,7 @@ def _rows(config: PrefsConfig) -> list[dict[str, Any]]:
 
 def _wired(
     config: PrefsConfig,
-    engine: LocalEngine,
+    engine: Engine,
     light: Scorer | None,
     rows: Sequence[Mapping[str, Any]],
     file: PartFile,

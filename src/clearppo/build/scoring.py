@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from clearppo.batch import ALONE, Division
 from clearppo.config import PPOConfig, RewardConfig
 from clearppo.config.kinds import qualified_name
 from clearppo.data.templates import prompt_text
@@ -15,6 +16,7 @@ from clearppo.feedback.http import HTTPScorer, http_scorer
 from clearppo.feedback.http_client import Patience, token_from
 from clearppo.feedback.model import RewardModelScorer
 from clearppo.feedback.scorer import Scorer, WeightedScorer
+from clearppo.feedback.shared import SharedScorer
 from clearppo.feedback.worker import WorkerScorer
 from clearppo.models.policy import Policy
 from clearppo.models.trunk import CannotShareError
@@ -50,21 +52,29 @@ def light_sources(reward: RewardConfig) -> list[Scorer]:
 def close_sources(sources: Sequence[Scorer]) -> None:
     """End the processes of reward functions that have one."""
     for source in sources:
-        if isinstance(source, WorkerScorer):
-            source.close()
+        asked = source.source if isinstance(source, SharedScorer) else source
+        if isinstance(asked, WorkerScorer):
+            asked.close()
 
 
 def whole_scorer(
-    config: PPOConfig, light: Sequence[Scorer], policy: Policy, tokenizer: Any, note: Callable[[str], None]
+    config: PPOConfig,
+    light: Sequence[Scorer],
+    policy: Policy,
+    tokenizer: Any,
+    note: Callable[[str], None],
+    division: Division = ALONE,
 ) -> tuple[WeightedScorer, str | None]:
     """All that gives the scores, the `light` sources first; and where its reward model's weights are, in words, if it
     has one. `note` is told of servers that fail for a while."""
     sources, place = list(light), None
     for source in light:
-        if isinstance(source, HTTPScorer):
-            source.note, source.render = note, partial(prompt_text, tokenizer)
+        asked = source.source if isinstance(source, SharedScorer) else source
+        if isinstance(asked, HTTPScorer):
+            asked.note, asked.render = note, partial(prompt_text, tokenizer)
     if config.reward.reward_model_path is not None:
         model, place = _reward_model(config, config.reward.reward_model_path, policy)
+        model.division = division
         sources.append(model)
     drop = config.reward.reward_missing == "drop"
     return WeightedScorer(sources, config.reward.reward_weights, drop_missing=drop), place

@@ -21,7 +21,7 @@ from clearppo.build.common import (
 )
 from clearppo.build.output import Output, run_directory
 from clearppo.build.tracking import check_trackers, make_trackers
-from clearppo.config import OptimConfig, RewardModelConfig, SFTConfig, TrainRunConfig, explicit
+from clearppo.config import OptimConfig, RewardModelConfig, SFTConfig, TrainRunConfig, explicit, values
 from clearppo.data.comparisons import Comparison, ComparisonSet, encode_comparisons, load_comparisons, split_comparisons
 from clearppo.data.demonstrations import (
     Demonstration,
@@ -32,7 +32,7 @@ from clearppo.data.demonstrations import (
 )
 from clearppo.data.judgement import DEFAULT_TEMPLATE, JudgementTemplate
 from clearppo.data.references import encode_references
-from clearppo.engines.local import LocalEngine
+from clearppo.engines.base import Engine
 from clearppo.learning.optimiser import adamw, rate_scale
 from clearppo.learning.reward import RewardObjective, check_comparisons
 from clearppo.models.build import make_actor
@@ -40,6 +40,7 @@ from clearppo.models.loading import context_length, load_tokenizer, refuse_rewar
 from clearppo.models.reward_model import load_classifier, make_reward_model, new_head
 from clearppo.rundir import RunDir
 from clearppo.train.listener import Listener, Silence
+from clearppo.train.marks import data_mark
 from clearppo.train.registry import Registry
 from clearppo.train.reward import RewardRun
 from clearppo.train.sft import SFTRun
@@ -58,21 +59,21 @@ def build_sft(config: SFTConfig, *, listener: Listener | None = None) -> SFTRun:
     Raises ClearPPOError (ConfigError, DataError, ModelError, DeviceError, RunDirError).
     """
     listener = listener or Silence()
-    engine = make_engine(config.model.device, deterministic=config.run.deterministic)
+    engine = make_engine(config.model.device, deterministic=config.run.deterministic, options=values(config))
     torch.manual_seed(config.run.seed)
     rows = _rows(config, load_demonstrations, split_demonstrations)
-    with run_directory(config, _inputs(config), listener) as output:
+    with run_directory(config, _inputs(config), listener, engine) as output:
         return _wired_sft(config, engine, rows, output, listener)
 
 
 def build_reward(config: RewardModelConfig, *, listener: Listener | None = None) -> RewardRun:
     """The same for a reward model."""
     listener = listener or Silence()
-    engine = make_engine(config.model.device, deterministic=config.run.deterministic)
+    engine = make_engine(config.model.device, deterministic=config.run.deterministic, options=values(config))
     torch.manual_seed(config.run.seed)
     template, references = _judgement(config), _references(config)
     rows = _rows(config, partial(load_comparisons, note=listener.note), split_comparisons)
-    with run_directory(config, _inputs(config), listener) as output:
+    with run_directory(config, _inputs(config), listener, engine) as output:
         return _wired_reward(config, engine, template, rows, references, output, listener)
 
 
@@ -101,12 +102,13 @@ def _references(config: RewardModelConfig) -> Sequence[Demonstration] | None:
 
 
 def _wired_sft(
-    config: SFTConfig, engine: LocalEngine, rows: Rows[Demonstration], output: Output, listener: Listener
+    config: SFTConfig, engine: Engine, rows: Rows[Demonstration], output: Output, listener: Listener
 ) -> SFTRun:
     listener.phase("loading")
     loaded = load_model(config.model, note=listener.note)
     learned, held_out = _encoded_demonstrations(config, rows, loaded.tokenizer, context_length(loaded.model))
     actor = make_actor(engine.wrap(loaded.model), **training(config.model, engine.device))
+    _unite(engine, actor, config.data.dataset_name, learned)
     _require_space(config, output, actor)
     tokens = _micro_batch_tokens(config.run, output, engine, actor, actor.causal_lm)
     course = _course(config.run, config.optim, learned.lengths, learned.lengths)
@@ -132,7 +134,7 @@ def _wired_sft(
             micro_batch_tokens=tokens,
             device=engine.device,
         ),
-        track=_track(SFT, config, output.run_dir, listener),
+        track=_track(SFT, config, output.run_dir, listener, engine),
         checkpoints=output.checkpoints,
         resume=output.resume,
     )
@@ -140,7 +142,7 @@ def _wired_sft(
 
 def _wired_reward(
     config: RewardModelConfig,
-    engine: LocalEngine,
+    engine: Engine,
     template: JudgementTemplate | None,
     rows: Rows[Comparison],
     references: Sequence[Demonstration] | None,
@@ -158,6 +160,7 @@ def _wired_reward(
     objective = RewardObjective(loss=config.rm.rm_loss, center_coef=config.rm.center_coef)
     learned, held_out = _encoded_comparisons(config, rows, tokenizer, template, context_length(classifier), objective)
     model = make_reward_model(engine.wrap(classifier), **training(config.model, engine.device))
+    _unite(engine, model, config.data.dataset_name, learned)
     _require_space(config, output, model)
     tokens = _micro_batch_tokens(config.run, output, engine, model, model.classifier)
     course = _course(config.run, config.optim, learned.lengths, [sum(map(len, texts)) for texts in learned.ids])
@@ -187,24 +190,35 @@ def _wired_reward(
             micro_batch_tokens=tokens,
             device=engine.device,
         ),
-        track=_track(REWARD, config, output.run_dir, listener),
+        track=_track(REWARD, config, output.run_dir, listener, engine),
         checkpoints=output.checkpoints,
         resume=output.resume,
     )
 
 
+def _unite(engine: Engine, network: nn.Module, dataset: str, learned: SequenceSet | ComparisonSet) -> None:
+    """Of several processes all learn the same network, from the same rows."""
+    engine.unite(network)
+    if engine.world > 1:
+        engine.agree({f"what is read of {dataset}": data_mark(learned)})
+
+
 def _track(
-    registry: Registry[Step], config: SFTConfig | RewardModelConfig, run_dir: RunDir, listener: Listener
+    registry: Registry[Step],
+    config: SFTConfig | RewardModelConfig,
+    run_dir: RunDir,
+    listener: Listener,
+    engine: Engine,
 ) -> StepTrack:
-    trackers = make_trackers(config.tracking, config.run.output_dir)
+    trackers = make_trackers(config.tracking, config.run.output_dir) if engine.rank == 0 else None
     return StepTrack(registry, run_dir, listener, logging_steps=config.run.logging_steps, trackers=trackers)
 
 
 def _micro_batch_tokens(
-    run: TrainRunConfig, output: Output, engine: LocalEngine, network: nn.Module, model: Any
+    run: TrainRunConfig, output: Output, engine: Engine, network: nn.Module, model: Any
 ) -> int | None:
     asked = output.micro_batch_tokens(run.max_tokens_per_microbatch)
-    return micro_batch_tokens(asked, engine.device, [model], learned_parameters(network))
+    return micro_batch_tokens(asked, engine, [model], learned_parameters(network))
 
 
 def _require_space(config: SFTConfig | RewardModelConfig, output: Output, network: nn.Module) -> None:

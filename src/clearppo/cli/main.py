@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 import click
 
 from clearppo.cli.lazy import LazyCommand, LazyGroup
+from clearppo.engines.environment import speaks
 from clearppo.errors import ClearPPOError, ShortOfMemoryError, StopRequested
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
@@ -50,7 +51,7 @@ class FrontDoor(LazyGroup):
         try:
             result = super().main(args, *more, standalone_mode=False, **{"prog_name": "clearppo", **extra})
         except ClearPPOError as error:
-            _fail(str(error), error.exit_code)
+            _fail(str(error), error.exit_code, lost=getattr(error, "lost", None))
         except click.UsageError as error:
             _fail(_usage_sentence(error), error.exit_code)
         except click.ClickException as error:
@@ -69,8 +70,10 @@ class FrontDoor(LazyGroup):
         sys.exit(result if isinstance(result, int) else 0)
 
 
-def _fail(sentence: str, exit_code: int) -> NoReturn:
-    click.echo(f"error: {sentence}", err=True)
+def _fail(sentence: str, exit_code: int, *, lost: int | None = None) -> NoReturn:
+    """Say it and exit. Of several processes the first one says it, or if that is `lost` the next."""
+    if speaks(lost):
+        click.echo(f"error: {sentence}", err=True)
     sys.exit(exit_code)
 
 

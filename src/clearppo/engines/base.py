@@ -1,7 +1,8 @@
-"""The socket between the learning phase and the machines it runs on."""
+"""The socket between the phases and the machines that they run on."""
 
-from collections.abc import Iterable
-from typing import Protocol, TypeVar, runtime_checkable
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -11,12 +12,23 @@ ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
 @runtime_checkable
 class Engine(Protocol):
-    """One process's view of all processes that train together. On one device every sum is what it was given."""
+    """One process's view of all processes that train together; a batch's `Division` among them.
+
+    Every process runs the same program on the same whole batches, so that all know the same numbers, and does its share
+    of what is heavy. All call the same methods in the same order. On one device every sum is what it was given.
+    """
 
     device: torch.device
+    rank: int
+    world: int
 
     def wrap(self, module: ModuleT) -> ModuleT:
-        """Place a module on the device, and shard it where the engine shards."""
+        """Place a module on the device."""
+        ...
+
+    def unite(self, network: nn.Module) -> None:
+        """Make a network that is built whole one of all processes: with the weights that rank 0 has, or a share of them
+        on each. Raises ConfigError if a process has built another one."""
         ...
 
     def backward(self, loss: Tensor) -> None:
@@ -26,20 +38,74 @@ class Engine(Protocol):
     def step(
         self, optimiser: torch.optim.Optimizer, parameters: Iterable[nn.Parameter], max_norm: float | None
     ) -> float:
-        """Clip the gradients to the global norm `max_norm` (None = no clipping), step, forget them; the norm before.
+        """Add up the gradients of all processes, clip them to the norm `max_norm` (None = no clipping), step, forget
+        them; the norm before.
 
         With a norm that is not finite nothing is done, and the gradients stay, for whoever looks for the cause.
         """
         ...
 
     def free_memory(self) -> int | None:
-        """Bytes that can still be allocated on the device; None if nobody knows."""
+        """Bytes that this process can still allocate on the device; None if nobody knows."""
+        ...
+
+    def deal(self, costs: Sequence[int]) -> list[int]:
+        """See batch.Division."""
+        ...
+
+    def passes(self, n: int) -> int:
+        """See batch.Division."""
         ...
 
     def sum(self, value: Tensor) -> Tensor:
         """The sum of `value` over all processes."""
         ...
 
-    def gather(self, value: Tensor) -> Tensor:
-        """All processes' rows, in rank order."""
+    def gather(self, value: Any) -> list[Any]:
+        """What each process says, in rank order: plain values, as JSON has them."""
         ...
+
+    def share(self, call: Callable[[], Any]) -> Any:
+        """What `call` gives on rank 0, where alone it is called: plain values, as JSON has them. A ClearPPOError that
+        it raises there is raised on every process."""
+        ...
+
+    def agree(self, facts: Mapping[str, Any]) -> None:
+        """Raises ConfigError, on every process, if one has another value under a name than rank 0: it says both."""
+        ...
+
+    def together(self) -> AbstractContextManager[None]:
+        """While this is open, an error that ends this process alone is told to the others, which end too; and an error
+        that comes of a lost process becomes a DistributedError that names it."""
+        ...
+
+
+class OneProcess:
+    """What an engine does with others, where there are none."""
+
+    rank = 0
+    world = 1
+
+    def unite(self, network: nn.Module) -> None:
+        pass
+
+    def deal(self, costs: Sequence[int]) -> list[int]:
+        return list(range(len(costs)))
+
+    def passes(self, n: int) -> int:
+        return n
+
+    def sum(self, value: Tensor) -> Tensor:
+        return value
+
+    def gather(self, value: Any) -> list[Any]:
+        return [value]
+
+    def share(self, call: Callable[[], Any]) -> Any:
+        return call()
+
+    def agree(self, facts: Mapping[str, Any]) -> None:
+        pass
+
+    def together(self) -> AbstractContextManager[None]:
+        return nullcontext()

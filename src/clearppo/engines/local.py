@@ -4,13 +4,13 @@ import ctypes
 import math
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from clearppo.engines.base import ModuleT
+from clearppo.engines.base import ModuleT, OneProcess
 from clearppo.errors import ConfigError, DeviceError
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
@@ -19,7 +19,7 @@ ALLOCATOR = "CLEARPPO_ALLOCATOR"
 """The environment variable that can leave the allocator as it is: `default`."""
 
 
-class LocalEngine:
+class LocalEngine(OneProcess):
     """Everything stays in this process."""
 
     def __init__(self, device: torch.device) -> None:
@@ -35,6 +35,8 @@ class LocalEngine:
         self, optimiser: torch.optim.Optimizer, parameters: Iterable[nn.Parameter], max_norm: float | None
     ) -> float:
         """See Engine.step."""
+        parameters = list(parameters)
+        self._add_up(parameters)
         learning = [parameter for parameter in parameters if parameter.grad is not None]
         total = nn.utils.get_total_norm([parameter.grad for parameter in learning if parameter.grad is not None])
         norm = float(total)
@@ -46,14 +48,11 @@ class LocalEngine:
             optimiser.zero_grad(set_to_none=True)
         return norm
 
+    def _add_up(self, parameters: Sequence[nn.Parameter]) -> None:
+        """Make the gradients those of all processes."""
+
     def free_memory(self) -> int | None:
         return free_memory(self.device)
-
-    def sum(self, value: Tensor) -> Tensor:
-        return value
-
-    def gather(self, value: Tensor) -> Tensor:
-        return value
 
 
 def select_device(name: str) -> torch.device:

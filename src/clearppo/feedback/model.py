@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedConfig
 
-from clearppo.batch import Rollout
+from clearppo.batch import ALONE, Division, Rollout
 from clearppo.data.files import brief
 from clearppo.data.judgement import FILE, JudgementTemplate
 from clearppo.data.templates import answer_ids
@@ -54,7 +54,8 @@ class RewardModelScorer:
     directory). Without one a string prompt and its answer are one text, and messages go through the chat template.
     The score is read at the last token of that text, found by its length and never by looking for padding, because the
     padding token may be the EOS. At most `batch_size` rows and `batch_tokens` cells (None: no limit) are in the model
-    at once, and neither these limits nor the order of the rows change a score beyond rounding.
+    at once, and neither these limits nor the order of the rows change a score beyond rounding. Every process reads its
+    share of the texts (`division`), and has the scores of all.
 
     With `autocast` a decoder's float32 weights compute in bf16 autocast (and its linear layers are rounded beforehand,
     which changes nothing); its head computes in float32 in any case (float64 for such a model). An encoder, whose head
@@ -81,6 +82,7 @@ class RewardModelScorer:
         self.judgement = judgement
         self.batch_size = batch_size
         self.batch_tokens = batch_tokens
+        self.division: Division = ALONE
         self.pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
         if self.pad_id is None:
             raise ModelError(
@@ -179,10 +181,16 @@ class RewardModelScorer:
         """The score of each text of `encoded`, float32 on the model's device; finite or not."""
         total = torch.zeros(len(ids), dtype=torch.float32, device=self._reader.device)
         for rows, texts, lengths in length_sorted(
-            ids, self.batch_size, self._reader.device, tokens=self.batch_tokens, fill=self.pad_id
+            ids,
+            self.batch_size,
+            self._reader.device,
+            tokens=self.batch_tokens,
+            fill=self.pad_id,
+            division=self.division,
         ):
-            total[torch.tensor(rows, device=total.device)] = self._reader.scores(texts, lengths).float()
-        return total
+            scores = self._reader.scores(texts, lengths).float()
+            total[torch.tensor(rows, device=total.device, dtype=torch.long)] = scores[: len(rows)]
+        return self.division.sum(total)
 
     def _encode(self, prompt: Any, completion: str, row: int) -> list[int]:
         of_row = f"row {row + 1} ({shorten(prompt)})"

@@ -3,7 +3,7 @@
 import contextlib
 import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any, Literal
@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from clearppo.batch import Experience, Stats, portions
+from clearppo.batch import Division, Experience, Stats, shares
 from clearppo.core.kl import kl
 from clearppo.core.losses import (
     actor_clipped,
@@ -27,7 +27,7 @@ from clearppo.engines.base import Engine
 from clearppo.learning.examine import examine_answers
 from clearppo.learning.faults import STRICT, Fault, Guard, Place, guarded_step
 from clearppo.learning.ptx import Ptx, accumulate_texts
-from clearppo.learning.watch import Watch
+from clearppo.learning.watch import Look, Watch
 from clearppo.models.actor import SeparateCritic
 from clearppo.models.layout import Layout, lay_out
 from clearppo.models.policy import Analysis, FrozenReference, Policy
@@ -118,8 +118,8 @@ def learn(
         named = policy.trainable()
         for epoch, rows in _mini_batches(len(experience), passes, generator):
             mini_batch = experience.select(rows)
-            show = None if watch is None else partial(_show, watch, epoch, rows)
-            seen = _accumulate(policy, mini_batch, engine, objective, passes, reference, ptx, show)
+            look = Look(watch, engine, epoch, rows)
+            seen = _accumulate(policy, mini_batch, engine, objective, passes, reference, ptx, look)
             if passes.early_stop_kl is not None and passes.early_stop_kl < seen.mean("policy/approxkl_avg") < math.inf:
                 optimiser.zero_grad(set_to_none=True)
                 return stats + seen + Stats(sums={"early_stop": 1.0}, counts={"early_stop": 1.0})
@@ -159,15 +159,16 @@ def _accumulate(
     passes: Passes,
     reference: FrozenReference | None,
     ptx: Ptx | None,
-    show: Callable[[list[int], Analysis, Experience], None] | None,
+    look: Look,
 ) -> Stats:
-    """Gradients of one mini-batch, micro-batch by micro-batch over its global token count, and what was measured."""
-    count = engine.sum(mini_batch.rollout.mask.sum())
+    """This process's share of the gradients of one mini-batch, micro-batch by micro-batch over the token count of the
+    whole; and what all have measured."""
+    count = mini_batch.rollout.mask.sum()
     share = ptx.share if ptx else 1.0
     measured = list[Mapping[str, Tensor]]()
     policy.train()  # transformers checkpoints activations in train mode only; every dropout is 0
     try:
-        for rows, micro, texts in _micro_batches(mini_batch, passes):
+        for rows, micro, texts in _micro_batches(mini_batch, passes, engine):
             values = _learn_values(policy, micro, texts, engine, objective, passes, count)
             analysis, kl_tokens = _analyse(policy, micro, texts, objective, reference, values)
             if passes.first_is_old:
@@ -176,20 +177,14 @@ def _accumulate(
             if loss.requires_grad:  # not where only a separate critic learns: it has learned
                 engine.backward(loss)
             measured.append(_measure(analysis, micro, objective, kl_tokens))
-            if show is not None:
-                show(rows, analysis, micro)
-        seen = _summed(measured)
+            look.show(rows, analysis.log_probs, micro.rollout.old_log_probs, micro.rollout.mask)
+        look.done(mini_batch.rollout.mask)
+        seen = _summed(measured).over(engine)
         if ptx:
             seen += accumulate_texts(policy.actor, engine, ptx, n_answers=len(mini_batch), **passes.portions)
     finally:
         policy.eval()
     return seen
-
-
-def _show(watch: Watch, epoch: int, of: Sequence[int], rows: list[int], analysis: Analysis, micro: Experience) -> None:
-    """Show a micro-batch of these rows of a mini-batch, which are the rows `of` of the experience."""
-    old, mask = micro.rollout.old_log_probs, micro.rollout.mask
-    watch(epoch, [of[row] for row in rows], kept(analysis.log_probs.detach(), mask) - kept(old, mask), mask)
 
 
 def _learn_values(
@@ -378,15 +373,17 @@ def _mini_batches(count: int, passes: Passes, generator: torch.Generator) -> Ite
             yield epoch, order[start:end]
 
 
-def _micro_batches(mini_batch: Experience, passes: Passes) -> list[tuple[list[int], Experience, Layout]]:
-    """Portions that fit into memory, similar lengths together, so that little of them is padding: the numbers of their
-    rows, what they are, and their texts.
+def _micro_batches(
+    mini_batch: Experience, passes: Passes, division: Division
+) -> list[tuple[list[int], Experience, Layout]]:
+    """This process's portions that fit into memory, similar lengths together, so that little of them is padding: the
+    numbers of their rows, what they are, and their texts. What is read for company only has no rows and no token.
 
     All are cut and laid out before the first is learned from: for that the host waits for the device, and then not
     again before the step.
     """
     rollout = mini_batch.rollout
     lengths = (rollout.prompts.mask.sum(dim=1) + rollout.mask.sum(dim=1)).tolist()
-    rows = portions(lengths, max_rows=passes.micro_batch_size, max_tokens=passes.micro_batch_tokens)
-    parts = [(part, mini_batch.select(part)) for part in rows]
+    rows = shares(lengths, division, max_rows=passes.micro_batch_size, max_tokens=passes.micro_batch_tokens)
+    parts = [(r, mini_batch.select(r)) if counts else ([], mini_batch.select(r).silent()) for r, counts in rows]
     return [(r, part, lay_out(part.rollout.prompts, part.rollout.responses, part.rollout.mask)) for r, part in parts]

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from clearppo.batch import Stats, portions
+from clearppo.batch import ALONE, Division, Stats, portions
 from clearppo.core.losses import all_token_loss, best_of_n_loss, centring_loss, kwise_loss, preference_loss
 from clearppo.core.masks import differing_span
 from clearppo.data.comparisons import ComparisonBatch, ComparisonSet
@@ -88,17 +88,21 @@ def learn_comparisons(
     If loss or gradient is not finite, no step is taken and `guard` decides; unless another is given, it raises
     NumbersError.
     """
-    stats, count = Stats.empty(), engine.sum(torch.tensor(objective.count(batch), device=engine.device))
+    stats, count = Stats.empty(), torch.tensor(objective.count(batch), device=engine.device)
     batch, bounds = batch.to(engine.device), (micro_batch_size, micro_batch_tokens)
     model.train()  # transformers checkpoints activations in train mode only; every dropout is 0
     try:
-        for part, _ in _parts(batch, bounds):
-            if len(pieces := _pieces(part, bounds)) == 1:
+        for part, rows in _parts(batch, bounds, engine):
+            if not rows:
+                outputs = _outputs(model, part, objective)
+                engine.backward(0.0 * outputs.sum())
+            elif len(pieces := _pieces(part, bounds)) == 1:
                 outputs = _outputs(model, part, objective)
                 engine.backward(comparison_loss(outputs, part, objective, count))
             else:
                 outputs = _learn_in_pieces(model, part, engine, objective, count, pieces)
-            stats += _measured(outputs.detach(), part, objective)
+            stats += _measured(outputs.detach(), part, objective, counts=bool(rows))
+        stats = stats.over(engine)
     finally:
         model.eval()
     settings = {"micro_batch_size": micro_batch_size, "micro_batch_tokens": micro_batch_tokens}
@@ -119,6 +123,7 @@ def measure_comparisons(
     objective: RewardObjective,
     micro_batch_size: int,
     micro_batch_tokens: int | None = None,
+    division: Division = ALONE,
 ) -> tuple[Stats, Float[Tensor, " N"]]:
     """What `learn_comparisons` would say of these comparisons, but the gradient's norm, and each answer's score.
 
@@ -127,24 +132,31 @@ def measure_comparisons(
     model.eval()
     stats, bounds = Stats.empty(), (micro_batch_size, micro_batch_tokens)
     scores = torch.zeros(len(batch.ids), dtype=model.head.weight.dtype)
-    for part, rows in _parts(batch, bounds):
+    for part, rows in _parts(batch, bounds, division):
         part = part.to(model.device)
         outputs = _in_pieces(model, part, objective, _pieces(part, bounds))
-        stats += _measured(outputs, part, objective)
-        scores[torch.tensor(rows)] = _end_scores(outputs, _lengths(part)).cpu()
-    return stats, scores
+        stats += _measured(outputs, part, objective, counts=bool(rows))
+        scores[torch.tensor(rows, dtype=torch.long)] = _end_scores(outputs, _lengths(part)).cpu()[: len(rows)]
+    return stats.over(division), division.sum(scores)
 
 
 @torch.no_grad()
 def score_texts(
-    model: RewardModel, ids: Sequence[Sequence[int]], *, micro_batch_size: int, micro_batch_tokens: int | None = None
+    model: RewardModel,
+    ids: Sequence[Sequence[int]],
+    *,
+    micro_batch_size: int,
+    micro_batch_tokens: int | None = None,
+    division: Division = ALONE,
 ) -> Float[Tensor, " N"]:
     """The score of each text of token ids, on the CPU, in their order; similar lengths are read together."""
     model.eval()
     scores = torch.zeros(len(ids), dtype=model.head.weight.dtype)
-    for rows, texts, lengths in length_sorted(ids, micro_batch_size, model.device, tokens=micro_batch_tokens):
-        scores[torch.tensor(rows)] = model.scores(texts, lengths).cpu()
-    return scores
+    for rows, texts, lengths in length_sorted(
+        ids, micro_batch_size, model.device, tokens=micro_batch_tokens, division=division
+    ):
+        scores[torch.tensor(rows, dtype=torch.long)] = model.scores(texts, lengths).cpu()[: len(rows)]
+    return division.sum(scores)
 
 
 def comparison_loss(outputs: Tensor, part: ComparisonBatch, objective: RewardObjective, count: Tensor | int) -> Tensor:
@@ -225,7 +237,8 @@ def _learn_in_pieces(
     return outputs
 
 
-def _measured(outputs: Tensor, part: ComparisonBatch, objective: RewardObjective) -> Stats:
+def _measured(outputs: Tensor, part: ComparisonBatch, objective: RewardObjective, *, counts: bool = True) -> Stats:
+    """The numbers of a part; zeros under the same names if it does not count."""
     scores = _end_scores(outputs, _lengths(part))
     chosen, rejected = scores[part.pairs[:, 0]], scores[part.pairs[:, 1]]
     of_pairs = {
@@ -237,12 +250,14 @@ def _measured(outputs: Tensor, part: ComparisonBatch, objective: RewardObjective
     of_answers = {"mean_score": scores.sum(), "squared_score": scores.square().sum()}
     cells = {"loss": comparison_loss(outputs, part, objective, 1), **of_pairs, **of_answers}
     sums = torch.stack([cell.to(scores.dtype) for cell in cells.values()]).tolist()  # one transfer from the device
-    counts = {
+    over = {
         "loss": float(objective.count(part)),
         **dict.fromkeys(of_pairs, float(len(part.pairs))),
         **dict.fromkeys(of_answers, float(len(scores))),
     }
-    return Stats(sums=dict(zip(cells, sums, strict=True)), counts=counts)
+    if not counts:
+        return Stats(sums=dict.fromkeys(cells, 0.0), counts=dict.fromkeys(over, 0.0))
+    return Stats(sums=dict(zip(cells, sums, strict=True)), counts=over)
 
 
 def _lengths(part: ComparisonBatch) -> Tensor:
@@ -259,21 +274,28 @@ def _held(outputs: Tensor, lengths: Tensor) -> Tensor:
     return outputs.gather(1, torch.minimum(positions, lengths.unsqueeze(1) - 1))
 
 
-def _parts(batch: ComparisonBatch, bounds: Bounds) -> Iterator[tuple[ComparisonBatch, list[int]]]:
-    """Whole comparisons, similar lengths together, as many as the bounds allow but one at least; with their rows."""
+def _parts(
+    batch: ComparisonBatch, bounds: Bounds, division: Division = ALONE
+) -> Iterator[tuple[ComparisonBatch, list[int]]]:
+    """This process's comparisons, whole, similar lengths together, as many as the bounds allow but one at least; with
+    their rows. A part without rows is read for company only."""
     lengths = _lengths(batch).tolist()
     rows: list[list[int]] = [[] for _ in range(len(batch))]
     for row, comparison in enumerate(batch.comparison.tolist()):
         rows[comparison].append(row)
     longest = [max(lengths[row] for row in members) for members in rows]
-    taken: list[int] = []
-    for comparison in sorted(range(len(batch)), key=lambda c: longest[c], reverse=True):
-        if taken and not _fit([*taken, comparison], rows, longest[taken[0]], bounds):
-            yield _select(batch, taken, rows, lengths)
-            taken = []
-        taken.append(comparison)
-    if taken:
+    costs = [len(members) * width for members, width in zip(rows, longest, strict=True)]
+    groups: list[list[int]] = []
+    for comparison in sorted(division.deal(costs), key=lambda c: longest[c], reverse=True):
+        if groups and _fit([*groups[-1], comparison], rows, longest[groups[-1][0]], bounds):
+            groups[-1].append(comparison)
+        else:
+            groups.append([comparison])
+    for taken in groups:
         yield _select(batch, taken, rows, lengths)
+    cheapest = min(range(len(batch)), key=lambda c: costs[c])
+    for _ in range(division.passes(len(groups)) - len(groups)):
+        yield _select(batch, [cheapest], rows, lengths)[0], []
 
 
 def _fit(comparisons: list[int], rows: list[list[int]], width: int, bounds: Bounds) -> bool:

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from clearppo.batch import Sequences, Stats, portions
+from clearppo.batch import ALONE, Division, Sequences, Stats, shares
 from clearppo.core.losses import Count, sft_loss
 from clearppo.engines.base import Engine
 from clearppo.learning.examine import examine_texts
@@ -61,23 +61,29 @@ def accumulate(
     micro_batch_tokens: int | None = None,
     weight: float | int = 1.0,
 ) -> Stats:
-    """Add the gradient of `weight` * loss to what is there; no step. Stats: `loss` over tokens, unweighted."""
-    count = engine.sum(batch.loss_mask.sum())
+    """Add this process's share of the gradient of `weight` * loss to what is there; no step. Stats: `loss` over all
+    tokens, unweighted."""
+    count = batch.loss_mask.sum()
     seen = list[Tensor]()
-    for micro in _micro_batches(batch, micro_batch_size, micro_batch_tokens):
+    for micro in _micro_batches(batch, micro_batch_size, micro_batch_tokens, engine):
         log_probs = actor.sequence_log_probs(micro)
         engine.backward(weight * _loss(log_probs, count))
         seen.append(log_probs.detach())
-    return _measured(seen)
+    return _measured(seen).over(engine)
 
 
 @torch.no_grad()
 def measure_demonstrations(
-    actor: Actor, batch: Sequences, *, micro_batch_size: int | None, micro_batch_tokens: int | None = None
+    actor: Actor,
+    batch: Sequences,
+    *,
+    micro_batch_size: int | None,
+    micro_batch_tokens: int | None = None,
+    division: Division = ALONE,
 ) -> Stats:
     """The same `loss` without learning: summed nats, and the number of tokens. Its exponential is the perplexity."""
-    parts = _micro_batches(batch, micro_batch_size, micro_batch_tokens)
-    return _measured([actor.sequence_log_probs(micro) for micro in parts])
+    parts = _micro_batches(batch, micro_batch_size, micro_batch_tokens, division)
+    return _measured([actor.sequence_log_probs(micro) for micro in parts]).over(division)
 
 
 def _loss(log_probs: Float[Tensor, " N"], count: Count) -> Float[Tensor, ""]:
@@ -91,7 +97,8 @@ def _measured(parts: Sequence[Tensor]) -> Stats:
     return Stats(sums={"loss": math.fsum(sums)}, counts={"loss": float(sum(map(len, parts)))})
 
 
-def _micro_batches(batch: Sequences, size: int | None, tokens: int | None) -> list[Sequences]:
-    """Portions that fit into memory, similar lengths together, so that little of them is padding."""
+def _micro_batches(batch: Sequences, size: int | None, tokens: int | None, division: Division) -> list[Sequences]:
+    """This process's portions that fit into memory, similar lengths together, so that little of them is padding."""
     lengths = batch.mask.sum(dim=1).tolist()
-    return [batch.select(rows) for rows in portions(lengths, max_rows=size, max_tokens=tokens)]
+    rows = shares(lengths, division, max_rows=size, max_tokens=tokens)
+    return [batch.select(part) if counts else batch.select(part).silent() for part, counts in rows]

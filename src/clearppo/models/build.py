@@ -8,6 +8,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForSequenceClassification
 
+from clearppo.batch import ALONE, Division
 from clearppo.errors import ModelError
 from clearppo.models.actor import Actor, SeparateCritic, SharedCritic
 from clearppo.models.frozen_layers import Freeze, FrozenLayers
@@ -81,10 +82,16 @@ def make_actor(
     return Actor(network, autocast=autocast, frozen=frozen)
 
 
-def make_reference(policy: Policy, *, micro_batch_size: int, micro_batch_tokens: int | None = None) -> FrozenReference:
+def make_reference(
+    policy: Policy, *, micro_batch_size: int, micro_batch_tokens: int | None = None, division: Division = ALONE
+) -> FrozenReference:
     """The policy's actor as it is now: with LoRA the same weights with adapters off, else a frozen copy, which is lean
     where that changes nothing (`lean_copy`). For the sizes see FrozenReference."""
-    sizes = {"micro_batch_size": micro_batch_size, "micro_batch_tokens": micro_batch_tokens}
+    sizes: dict[str, Any] = {
+        "micro_batch_size": micro_batch_size,
+        "micro_batch_tokens": micro_batch_tokens,
+        "division": division,
+    }
     if hasattr(policy.actor.model, "disable_adapter"):
         return AdapterOffReference(policy.actor, policy=policy, **sizes)
     return FrozenReference(lean_copy(policy.actor), policy=policy, **sizes)

@@ -20,6 +20,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from clearppo.batch import ALONE, Division
 from clearppo.errors import ConfigError, TrainingError
 from clearppo.models.reward_model import RewardModel, length_sorted
 
@@ -89,7 +90,12 @@ def gain_and_bias(scores: Float[Tensor, " N"], mode: Mode) -> tuple[float, float
 
 @torch.no_grad()
 def normalise_scores(
-    model: RewardModel, texts: Sequence[Sequence[int]], *, mode: Mode, micro_batch_size: int
+    model: RewardModel,
+    texts: Sequence[Sequence[int]],
+    *,
+    mode: Mode,
+    micro_batch_size: int,
+    division: Division = ALONE,
 ) -> Normalisation:
     """Change the model's weights so that its scores on `texts` (token ids as it reads them) are normalised.
 
@@ -101,7 +107,7 @@ def normalise_scores(
     """
     if not texts:
         raise ConfigError("there is no reference sample to normalise scores with. Give --reference_dataset_name.")
-    states = _states(model, texts, micro_batch_size)
+    states = _states(model, texts, micro_batch_size, division)
     head = model.head
     scores = _scores(states, head)
     if not bool(scores.isfinite().all()):
@@ -135,17 +141,18 @@ def normalise_scores(
     )
 
 
-def _states(model: RewardModel, texts: Sequence[Sequence[int]], size: int) -> Float[Tensor, "N H"]:
+def _states(model: RewardModel, texts: Sequence[Sequence[int]], size: int, division: Division) -> Float[Tensor, "N H"]:
     """The last hidden state of every text, in float64 on the CPU."""
     found = torch.zeros((len(texts), model.head.in_features), dtype=torch.float64)
     autocast, model.autocast = model.autocast, False
     model.eval()
     try:
-        for rows, ids, lengths in length_sorted(texts, size, model.device):
-            found[torch.tensor(rows)] = model.last_states(ids, lengths).double().cpu()
+        for rows, ids, lengths in length_sorted(texts, size, model.device, division=division):
+            states = model.last_states(ids, lengths).double().cpu()
+            found[torch.tensor(rows, dtype=torch.long)] = states[: len(rows)]
     finally:
         model.autocast = autocast
-    return found
+    return division.sum(found)
 
 
 def _scores(states: Float[Tensor, "N H"], head: nn.Linear) -> Float[Tensor, " N"]:

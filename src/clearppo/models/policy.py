@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from clearppo.batch import Prompts, Rollout, portions, response_width
+from clearppo.batch import ALONE, Division, Prompts, Rollout, response_width, shares
 from clearppo.models.actor import Actor, SeparateCritic, SharedCritic
 from clearppo.models.head import Head
 from clearppo.models.layout import Layout, lay_out
@@ -91,13 +91,21 @@ class FrozenReference:
     """A frozen copy of the actor. The policy is only looked at for the full KL, which needs both.
 
     At most `micro_batch_size` rows are in the model at once, and at most `micro_batch_tokens` cells (None: no limit).
+    Every process reads its share of the rows, and has the numbers of all.
     """
 
     def __init__(
-        self, actor: Actor, *, policy: Policy, micro_batch_size: int, micro_batch_tokens: int | None = None
+        self,
+        actor: Actor,
+        *,
+        policy: Policy,
+        micro_batch_size: int,
+        micro_batch_tokens: int | None = None,
+        division: Division = ALONE,
     ) -> None:
         self.actor = actor
         self.policy = policy
+        self.division = division
         self.micro_batch_size = micro_batch_size
         self.micro_batch_tokens = micro_batch_tokens
 
@@ -114,8 +122,8 @@ class FrozenReference:
             hidden = self.states(texts)
             with self.actor.precision():
                 log_probs = self.head.log_probs(hidden, texts.tokens, rollout.temperature)
-            _scatter(out, rows, texts.spread(log_probs))
-        return out
+            scatter(out, rows, texts.spread(log_probs))
+        return self.division.sum(out)
 
     @torch.no_grad()
     def full_kl(self, rollout: Rollout) -> Float[Tensor, "B T"]:
@@ -126,8 +134,8 @@ class FrozenReference:
             other = self.states(texts)
             with actor.precision():
                 kl = actor.head.full_kl(actor.states(texts), self.head, other, rollout.temperature)
-            _scatter(out, rows, texts.spread(kl))
-        return out
+            scatter(out, rows, texts.spread(kl))
+        return self.division.sum(out)
 
     @torch.no_grad()
     def states(self, texts: Layout) -> Float[Tensor, "N H"]:
@@ -136,7 +144,7 @@ class FrozenReference:
             return self.actor.states(texts)
 
     def _portions(self, rollout: Rollout) -> Iterator[tuple[list[int], Layout]]:
-        sizes = self.micro_batch_size, self.micro_batch_tokens
+        sizes = self.micro_batch_size, self.micro_batch_tokens, self.division
         for rows, prompts, responses, mask in micro_batches(rollout.prompts, rollout.responses, rollout.mask, *sizes):
             yield rows, lay_out(prompts, responses, mask)
 
@@ -165,34 +173,40 @@ def analyze_in_micro_batches(
     temperature: float,
     micro_batch_size: int,
     micro_batch_tokens: int | None = None,
+    division: Division = ALONE,
 ) -> Analysis:
-    """`policy.analyze` without gradients over any number of rows; the size of the micro-batches changes nothing."""
+    """`policy.analyze` without gradients over any number of rows; the size of the micro-batches changes nothing. Every
+    process reads its share, and has the numbers of all."""
     kept = {
         name: torch.zeros(responses.shape, device=responses.device, dtype=_result_dtype(policy))
         for name in ("log_probs", "entropy", "values")
     }
     for rows, part, part_responses, part_mask in micro_batches(
-        prompts, responses, mask, micro_batch_size, micro_batch_tokens
+        prompts, responses, mask, micro_batch_size, micro_batch_tokens, division
     ):
         analysis = policy.analyze(part, part_responses, part_mask, temperature=temperature)
         for name, out in kept.items():
-            _scatter(out, rows, getattr(analysis, name))
-    return Analysis(**kept)
+            scatter(out, rows, getattr(analysis, name))
+    return Analysis(**{name: division.sum(out) for name, out in kept.items()})
 
 
 def micro_batches(
-    prompts: Prompts, responses: Tensor, mask: Tensor, size: int, tokens: int | None = None
+    prompts: Prompts, responses: Tensor, mask: Tensor, size: int, tokens: int | None = None, division: Division = ALONE
 ) -> Iterator[tuple[list[int], Prompts, Tensor, Tensor]]:
-    """Rows in `portions` of at most `size` rows and `tokens` cells of prompt and response, each cut to its width."""
+    """This process's rows in `shares` of at most `size` rows and `tokens` cells of prompt and response, each cut to its
+    width. Where a row is read for company only there are no rows, and no token in the mask."""
     lengths = (prompts.mask.sum(dim=1) + mask.sum(dim=1)).tolist()
-    for rows in portions(lengths, max_rows=size, max_tokens=tokens):
+    for rows, counts in shares(lengths, division, max_rows=size, max_tokens=tokens):
         index = torch.tensor(rows, device=responses.device)
-        width = response_width(mask[index])
-        yield rows, prompts.select(rows), responses[index][:, :width], mask[index][:, :width]
+        inside = mask[index] & counts
+        width = response_width(inside)
+        yield rows if counts else [], prompts.select(rows), responses[index][:, :width], inside[:, :width]
 
 
-def _scatter(out: Tensor, rows: list[int], values: Tensor) -> None:
-    out[torch.tensor(rows, device=out.device), : values.shape[1]] = values.to(out.dtype)
+def scatter(out: Tensor, rows: list[int], values: Tensor) -> None:
+    """Write the values of these rows, which come first, into their places in a table of all rows."""
+    index = torch.tensor(rows, device=out.device, dtype=torch.long)
+    out[index, : values.shape[1]] = values[: len(rows)].to(out.dtype)
 
 
 def _result_dtype(policy: Policy) -> torch.dtype:

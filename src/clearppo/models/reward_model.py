@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification
 
-from clearppo.batch import portions
+from clearppo.batch import ALONE, Division, shares
 from clearppo.core.masks import widen
 from clearppo.errors import ModelError
 from clearppo.models.actor import plain_weights
@@ -113,14 +113,21 @@ class RewardModel(Network):
 
 
 def length_sorted(
-    ids: Sequence[Sequence[int]], size: int, device: torch.device, *, tokens: int | None = None, fill: int = 0
+    ids: Sequence[Sequence[int]],
+    size: int,
+    device: torch.device,
+    *,
+    tokens: int | None = None,
+    fill: int = 0,
+    division: Division = ALONE,
 ) -> Iterator[tuple[list[int], Tensor, Tensor]]:
     """(rows, ids right-padded with `fill`, lengths) of at most `size` texts and `tokens` cells at a time (None: any
-    number), the longest first: if memory does not suffice it fails at once."""
-    for rows in portions([len(text) for text in ids], max_rows=size, max_tokens=tokens):
+    number), the longest first: if memory does not suffice it fails at once. Of all texts this process's `shares`; for a
+    text that is read for company only there are no rows."""
+    for rows, counts in shares([len(text) for text in ids], division, max_rows=size, max_tokens=tokens):
         width = len(ids[rows[0]])
         texts = torch.tensor([[*ids[row], *[fill] * (width - len(ids[row]))] for row in rows], device=device)
-        yield rows, texts, torch.tensor([len(ids[row]) for row in rows], device=device)
+        yield rows if counts else [], texts, torch.tensor([len(ids[row]) for row in rows], device=device)
 
 
 def make_reward_model(

@@ -9,11 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from clearppo.batch import FinishReason, Prompts
+from clearppo.batch import ALONE, Division, FinishReason, Prompts
 from clearppo.models.actor import SharedCritic
 from clearppo.models.policy import Policy
 from clearppo.rollout.decoder import Decoder, make_decoder
 from clearppo.rollout.draw import draw, on_host, row_stream
+from clearppo.rollout.merge import merged
 from clearppo.rollout.sampler import Generation, SamplingSettings, TextDecoder
 
 REFILL = 4  # new rows start when a quarter of the places is free: a prefill holds up all rows that are going on
@@ -31,7 +32,8 @@ class InProcessSampler:
 
     `decoder`: one made for the same policy, to be shared; the weights that it holds are those that are sampled from.
     Not `resident`: between calls the decoder's copy of the weights makes room for learning, and is made anew from the
-    policy as it is then.
+    policy as it is then. Of several processes each writes its share of the answers (`division`), and all have the same
+    whole generation.
     """
 
     def __init__(
@@ -43,6 +45,7 @@ class InProcessSampler:
         seed: int,
         decoder: Decoder | None = None,
         resident: bool = True,
+        division: Division = ALONE,
     ) -> None:
         self.settings = settings
         self.tokenizer = tokenizer
@@ -53,6 +56,7 @@ class InProcessSampler:
         self._critic = policy.critic if isinstance(policy.critic, SharedCritic) else None
         self._resident = resident
         self._actor = policy.actor
+        self._division = division
         self._rest()
 
     @property
@@ -104,6 +108,16 @@ class InProcessSampler:
         return [row_stream(self.seed, row) for row in range(first, self.answered)]
 
     def _generate(self, prompts: Prompts, streams: list[Random]) -> Generation:
+        if self._division.world == 1:
+            return self._written(prompts, streams)
+        most = self.settings.max_tokens
+        mine = self._division.deal([n + most for n in prompts.mask.sum(dim=1).tolist()])
+        rows = mine or [0]  # whoever has no row writes one for company, and knows the types of what is summed
+        part = self._written(prompts.select(rows), [streams[row] for row in rows])
+        return merged(part, mine, len(prompts), self._division, self._text)
+
+    def _written(self, prompts: Prompts, streams: list[Random]) -> Generation:
+        """Answers of this process alone."""
         answers = _Answers.empty(len(prompts))
         for _ in self._decode(prompts, streams, answers):
             pass

@@ -6,14 +6,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from clearppo.batch import Prompts, Rollout
+from clearppo.batch import ALONE, Division, Prompts, Rollout
 from clearppo.models.actor import SharedCritic
 from clearppo.models.layout import lay_out
-from clearppo.models.policy import Analysis, Policy, analyze_in_micro_batches, micro_batches
+from clearppo.models.policy import Analysis, Policy, analyze_in_micro_batches, micro_batches, scatter
 from clearppo.rollout.sampler import Generation, Sampler
 from clearppo.rollout.truncate import Truncation
 
 OldLogProbs = Literal["auto", "learner", "sampler"]
+Bounds = tuple[int, int | None, Division]
+"""Rows and tokens of a micro-batch, and who reads which rows."""
 
 
 def sample(
@@ -25,6 +27,7 @@ def sample(
     micro_batch_size: int = 16,
     micro_batch_tokens: int | None = None,
     truncation: Truncation | None = None,
+    division: Division = ALONE,
 ) -> Rollout:
     """Answer the prompts and note what the policy thought of every token: old_log_probs and old_values.
 
@@ -34,9 +37,11 @@ def sample(
 
     `truncation` cuts `completions`, which the scorers read, and says in `finish_reasons` which answers came to an end;
     the tokens, their mask and their numbers stay whole.
+
+    Of several processes each reads its share of the answers (`division`), and all have the same whole rollout.
     """
     generation = sampler.generate(prompts)
-    bounds = (micro_batch_size, micro_batch_tokens)
+    bounds = (micro_batch_size, micro_batch_tokens, division)
     if old_log_probs == "sampler" or (old_log_probs == "auto" and generation.exact):
         old, values = generation.policy_log_probs, generation.values
         values = _values(policy, prompts, generation, bounds) if values is None else values
@@ -60,7 +65,7 @@ def sample(
     )
 
 
-def _analysis(policy: Policy, prompts: Prompts, generation: Generation, bounds: tuple[int, int | None]) -> Analysis:
+def _analysis(policy: Policy, prompts: Prompts, generation: Generation, bounds: Bounds) -> Analysis:
     return analyze_in_micro_batches(
         policy,
         prompts,
@@ -69,13 +74,12 @@ def _analysis(policy: Policy, prompts: Prompts, generation: Generation, bounds: 
         temperature=generation.temperature,
         micro_batch_size=bounds[0],
         micro_batch_tokens=bounds[1],
+        division=bounds[2],
     )
 
 
 @torch.no_grad()
-def _values(
-    policy: Policy, prompts: Prompts, generation: Generation, bounds: tuple[int, int | None]
-) -> Float[Tensor, "B T"]:
+def _values(policy: Policy, prompts: Prompts, generation: Generation, bounds: Bounds) -> Float[Tensor, "B T"]:
     """The critic's values where the sampler knows none: a critic with a backbone of its own need not wait for the
     actor's."""
     if isinstance(policy.critic, SharedCritic):
@@ -84,5 +88,5 @@ def _values(
     for rows, part, responses, mask in micro_batches(prompts, generation.responses, generation.mask, *bounds):
         texts = lay_out(part, responses, mask)
         values = texts.spread(policy.critic(texts))
-        out[torch.tensor(rows, device=out.device), : values.shape[1]] = values.to(out.dtype)
-    return out
+        scatter(out, rows, values)
+    return bounds[2].sum(out)

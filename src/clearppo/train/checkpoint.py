@@ -249,6 +249,17 @@ class Checkpoints:
         self.run_dir.tidy()
 
 
+def shared_newest(checkpoints: Checkpoints, share: Callable[[Callable[[], Any]], Any]) -> Checkpoint | None:
+    """`newest` as one process finds it, for all: `share` gives them what it says. Raises as `newest`."""
+
+    def found() -> tuple[str, int] | None:
+        newest = checkpoints.newest()
+        return None if newest is None else (str(newest.path), newest.step)
+
+    told = share(found)
+    return None if told is None else Checkpoint(Path(told[0]), told[1])
+
+
 def damage(path: Path, step: int | None = None) -> str | None:
     """What is wrong with the checkpoint in this directory, in words; None if every file is what was written.
 

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from clearppo.batch import FinishReason, Prompts
+from clearppo.batch import ALONE, Division, FinishReason, Prompts
 from clearppo.feedback.reference import Reference
 from clearppo.feedback.scorer import Scorer
 from clearppo.models.policy import Policy
@@ -30,7 +30,7 @@ class Evaluation:
 def evaluate(
     policy: Policy, prompts: Prompts, *, sampler: Sampler, reference: Reference, scorers: Mapping[str, Scorer],
     micro_batch_size: int = 16, micro_batch_tokens: int | None = None, truncation: Truncation | None = None,
-    kl_temperature: float | None = None,
+    kl_temperature: float | None = None, division: Division = ALONE,
 ) -> Evaluation:  # fmt: skip
     """Sample one answer a prompt and measure it with every scorer, optimised or not.
 
@@ -42,7 +42,7 @@ def evaluate(
     whose = "auto" if kl_temperature is None else "sampler"
     rollout = sample(
         policy, prompts, sampler, old_log_probs=whose, micro_batch_size=micro_batch_size,
-        micro_batch_tokens=micro_batch_tokens, truncation=truncation,
+        micro_batch_tokens=micro_batch_tokens, truncation=truncation, division=division,
     )  # fmt: skip
     if kl_temperature is None:
         kl = rollout.old_log_probs - reference.log_probs(rollout)

@@ -16,12 +16,13 @@ from typing import Any, ParamSpec, Protocol, TypeVar, runtime_checkable
 import torch
 from torch import nn
 
+from clearppo.engines.base import Engine
 from clearppo.errors import CheckpointError, ClearPPOError, StopRequested
-from clearppo.learning.optimiser import load_optimiser_state, optimiser_state
 from clearppo.rundir import RunDir
-from clearppo.train.chance import chance_state, set_chance, undisturbed_chance
+from clearppo.train.chance import undisturbed_chance
 from clearppo.train.checkpoint import Best, Checkpoint, Checkpoints
 from clearppo.train.listener import Listener
+from clearppo.train.parts import CHANCE, Kept
 from clearppo.train.records import TIMINGS, recorded
 from clearppo.train.stopping import Stopping
 from clearppo.train.undisturbed import undisturbed
@@ -30,45 +31,6 @@ from clearppo.train.weights import load_weights, weights_state
 STARTED, FINISHED = "started.json", "finished.json"
 P = ParamSpec("P")
 R = TypeVar("R")
-
-
-@runtime_checkable
-class Kept(Protocol):
-    """A part of a run that a checkpoint holds: a tree of tensors and plain values (train/state_file.py)."""
-
-    def state(self) -> Any: ...
-
-    def load_state(self, state: Any, /) -> None: ...
-
-
-@dataclass(frozen=True)
-class Part:
-    """A Kept from two functions, for what has no such methods."""
-
-    state: Callable[[], Any]
-    load_state: Callable[[Any], None]
-
-
-CHANCE = Part(chance_state, set_chance)
-
-
-def generator_part(generator: torch.Generator) -> Part:
-    """A random generator of the run's own."""
-
-    def load_state(state: torch.Tensor) -> None:
-        generator.set_state(state.clone())
-
-    return Part(generator.get_state, load_state)
-
-
-def optimiser_part(optimiser: torch.optim.Optimizer) -> Part:
-    """What the optimiser remembers of each weight."""
-    return Part(lambda: optimiser_state(optimiser), lambda state: load_optimiser_state(optimiser, state))
-
-
-def constant_part(value: Any) -> Part:
-    """Something that a checkpoint notes, and that nothing is put back from."""
-    return Part(lambda: value, lambda _: None)
 
 
 @runtime_checkable
@@ -124,7 +86,8 @@ class Keeper:
     `save_model` writes. `early` parts may change while a round samples and judges, `late` ones in learning only.
     On what the run depends beside its options say `marks`, digests of what it reads, and `numbers`: a checkpoint with
     other marks is refused, unless `allow_changed`, and other numbers are a note. `forget` drops what a round left
-    behind that no result depends on but for its last bits.
+    behind that no result depends on but for its last bits. Of several processes (`engine`) the first one reads and
+    writes the files of the run.
     """
 
     run_dir: RunDir
@@ -143,6 +106,7 @@ class Keeper:
     allow_changed: bool = False
     forget: Callable[[], None] = lambda: None
     evaluation: Evaluating | None = None
+    engine: Engine
     round: str = "iteration"
     noun: str = "model"
     step: int = field(default=0, init=False)
@@ -153,7 +117,8 @@ class Keeper:
 
     def __post_init__(self) -> None:
         self.early.setdefault("chance", CHANCE)
-        self._stopping = Stopping(self.listener, round=self.round)
+        gather = self.engine.gather if self.engine.world > 1 else None
+        self._stopping = Stopping(self.listener, round=self.round, gather=gather)
 
     def announce(self, objective: str) -> None:
         """Note for who looks at the run while it goes on: what it optimises and how long. Raises RunDirError."""
@@ -164,6 +129,8 @@ class Keeper:
         """See Between."""
 
         def begun(*args: P.args, **kwargs: P.kwargs) -> R:
+            if self.every:
+                self._stopping.agree()
             self._stopping.interruptible = False
             self._exact = False
             return learn(*args, **kwargs)
@@ -181,6 +148,8 @@ class Keeper:
         """See Between. Raises StopRequested if that was asked for, and what measuring and writing raise."""
         self._note(step, loop, measured=False)
         self._stopping.interruptible = True  # raises if the round was finished only to end there
+        if self.every:
+            self._stopping.agree()
         best = self._measure(step, loop)
         if self.every and (best or step % self.every == 0):
             self._stopping.interruptible = False
@@ -198,8 +167,14 @@ class Keeper:
         self._stopping.interruptible = False
         self._exact = False
 
-    def write(self) -> Checkpoint:
-        """Write the checkpoint of where the present round began. Raises RunDirError."""
+    def write(self) -> None:
+        """Write the checkpoint of where the present round began; it is the `newest` then. Raises RunDirError."""
+        path = self.engine.share(self._write)
+        if path is not None:  # None: this process has parted from the one that writes
+            self.newest = Checkpoint(Path(path), self.step)
+
+    def _write(self) -> str:
+        """The same, on the process that writes. Where it is."""
         tree: dict[str, Any] = {
             "about": {"marks": dict(self.marks), "numbers": dict(self.numbers), "machine": self._machine()},
             "round": self._noted,
@@ -213,8 +188,7 @@ class Keeper:
         self.listener.phase("saving")
         with undisturbed_chance():  # what is drawn in saving would be drawn behind the state that is saved
             best = self._best if self._best is not None and self._best.step == self.step else None
-            self.newest = self.checkpoints.write(self.step, tree, save, best=best)
-        return self.newest
+            return str(self.checkpoints.write(self.step, tree, save, best=best).path)
 
     @property
     def _best(self) -> Best | None:
@@ -245,16 +219,20 @@ class Keeper:
     def rewind(self, checkpoint: Checkpoint) -> None:
         """Take the run's files back to this checkpoint, those of another directory being copied, and its history.
         Raises RunDirError."""
+        self.history[:] = self.engine.share(lambda: self._rewound(checkpoint))
+        if (there := len(self.history)) != checkpoint.step:
+            self.listener.note(f"metrics.jsonl has lost {self.round}s: {there} of {checkpoint.step} are there")
+        self.listener.note(f"goes on after {self.round} {checkpoint.step}, from {checkpoint.path}")
+        checkpoint.release()
+
+    def _rewound(self, checkpoint: Checkpoint) -> list[dict[str, float]]:
+        """The history, once the files are taken back."""
         self.run_dir.rewind(checkpoint.step, checkpoint.state["round"]["files"], of=checkpoint.path.parent)
         self.run_dir.remove(FINISHED)
         self.checkpoints.forget_after(checkpoint.step)
         if self._best is not None:
             self.checkpoints.restore_best(self._best, of=checkpoint.path.parent)
-        self.history[:] = recorded(self.run_dir)
-        if (there := len(self.history)) != checkpoint.step:
-            self.listener.note(f"metrics.jsonl has lost {self.round}s: {there} of {checkpoint.step} are there")
-        self.listener.note(f"goes on after {self.round} {checkpoint.step}, from {checkpoint.path}")
-        checkpoint.release()
+        return recorded(self.run_dir)
 
     def finish(self) -> None:
         """Note that the run has come to its end. Raises RunDirError."""
@@ -266,6 +244,9 @@ class Keeper:
 
         Raises CheckpointError for one that ended earlier than this one shall, and has no checkpoint to go on from.
         """
+        return self.engine.share(lambda: self._done(resume))
+
+    def _done(self, resume: Checkpoint | None) -> bool:
         place = self.run_dir.path
         try:
             rounds = int(json.loads((place / FINISHED).read_text(encoding="utf-8"))["rounds"])
@@ -299,7 +280,7 @@ class Keeper:
         if checkpoint is not None:
             load_weights(self.learned, checkpoint.state["weights"], checkpoint.path)
         self.listener.finished()
-        return recorded(self.run_dir)
+        return self.engine.share(lambda: recorded(self.run_dir))
 
     @contextlib.contextmanager
     def kept(self, save: Callable[[str, str], None]) -> Iterator[None]:
@@ -381,7 +362,7 @@ class Keeper:
             )
         if other:
             self.listener.note(f"goes on with other {' and other '.join(other)}, as allowed")
-        was, now = {**about["numbers"], **about["machine"]}, {**self.numbers, **self._machine()}
+        was, now = {"processes": 1, **about["numbers"], **about["machine"]}, {**self.numbers, **self._machine()}
         moved = [f"{name} was {was.get(name)}, is {value}" for name, value in now.items() if was.get(name) != value]
         if moved:
             self.listener.note(f"the last bits may differ from those of a run that never stopped: {'; '.join(moved)}")

@@ -129,7 +129,7 @@ def ppo_loop(
     `guard` decides about numbers that are not finite.
     """
     watched = track.stopwatch.phase
-    sample = watched("sampling", partial(_sample, **recipe.sampling, **passes.portions))
+    sample = watched("sampling", partial(_sample, division=engine, **recipe.sampling, **passes.portions))
     judge = watched("feedback", checked(partial(_judge, **recipe.judging), guard))
     credit = watched("learning", partial(_credit, **recipe.crediting))
     learn = partial(_learn, objective=objective, passes=passes, generator=generator, reference=reference, ptx=ptx)

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import torch
 
-from clearppo.batch import Prompts
+from clearppo.batch import ALONE, Division, Prompts
 from clearppo.core.normalise import FixedMoments
 from clearppo.feedback import judge
 from clearppo.feedback.reference import Reference
@@ -25,6 +25,7 @@ def reference_moments(
     truncation: Truncation | None,
     micro_batch_size: int,
     micro_batch_tokens: int | None = None,
+    division: Division = ALONE,
 ) -> tuple[FixedMoments, int]:
     """Moments of the scores of at least 256 answers, in whole batches, or of all batches that a short run has.
 
@@ -41,6 +42,7 @@ def reference_moments(
             micro_batch_size=micro_batch_size,
             micro_batch_tokens=micro_batch_tokens,
             truncation=truncation,
+            division=division,
         )
         feedback = judge(rollout, scorer, reference, kl_coef=0.0)
         scores.append(feedback.raw_scores[feedback.scored])

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from clearppo.batch import Experience, Prompts, Rollout, Sequences
 from clearppo.data.comparisons import ComparisonBatch
-from clearppo.engines.base import ModuleT
+from clearppo.engines.base import ModuleT, OneProcess
 from clearppo.learning import Objective, Passes, learn
 from clearppo.learning.examine import of_sampling
 from clearppo.learning.faults import Fault
@@ -81,7 +81,7 @@ class _Looking:
         self.found = fault
 
 
-class _Nowhere:
+class _Nowhere(OneProcess):
     """An Engine that never steps."""
 
     def __init__(self, device: torch.device) -> None:
@@ -104,12 +104,6 @@ class _Nowhere:
 
     def free_memory(self) -> int | None:
         return None
-
-    def sum(self, value: Tensor) -> Tensor:
-        return value
-
-    def gather(self, value: Tensor) -> Tensor:
-        return value
 
 
 def _experience(batch: Experience, device: torch.device) -> Experience:

@@ -67,6 +67,7 @@ class RewardRun(SupervisedRun[RewardModelConfig, ComparisonSet]):
             objective=self.objective,
             micro_batch_size=self.config.run.micro_batch_size,
             micro_batch_tokens=self.micro_batch_tokens,
+            division=self.engine,
         )
         return stats
 
@@ -82,8 +83,9 @@ class RewardRun(SupervisedRun[RewardModelConfig, ComparisonSet]):
             return
         self.listener.phase("normalising")
         self.normalisation = normalise_scores(
-            self.model, self.references, mode=mode, micro_batch_size=self.config.run.micro_batch_size
-        )
+            self.model, self.references, mode=mode, micro_batch_size=self.config.run.micro_batch_size,
+            division=self.engine,
+        )  # fmt: skip
         self.listener.note(self.normalisation.sentence())
 
     def examine(self) -> None:
@@ -120,6 +122,7 @@ class RewardRun(SupervisedRun[RewardModelConfig, ComparisonSet]):
             texts,
             micro_batch_size=self.config.run.micro_batch_size,
             micro_batch_tokens=self.micro_batch_tokens,
+            division=self.engine,
         )
         return scored(part, scores.tolist())
 

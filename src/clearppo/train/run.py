@@ -1,6 +1,6 @@
 """A PPO run from its parts to its files: announce, check, loop, save."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -26,12 +26,13 @@ from clearppo.rundir import RunDir
 from clearppo.train.best import load_best
 from clearppo.train.card import model_card, ppo_card
 from clearppo.train.chance import seed_chance
-from clearppo.train.checkpoint import Checkpoint, Checkpoints
+from clearppo.train.checkpoint import Checkpoint, Checkpoints, shared_newest
 from clearppo.train.faults import MOST_RETURNS, Faults, UnlearnableError
 from clearppo.train.in_loop import EvaluationInLoop
-from clearppo.train.keeping import Keeper, Kept, constant_part, generator_part, optimiser_part
+from clearppo.train.keeping import Keeper
 from clearppo.train.listener import Listener, Summary
 from clearppo.train.marks import Weighed, data_mark, is_new_adapter, weights_mark
+from clearppo.train.parts import Kept, constant_part, generator_part, optimiser_part
 from clearppo.train.ppo import Recipe, ppo_loop
 from clearppo.train.profile import profiled
 from clearppo.train.reference_scores import reference_moments
@@ -93,6 +94,7 @@ class PPORun:
             self.track.trackers.running(self.config, self.summary, note=self.listener.note),
             watched_over(self.config.run.watchdog_minutes, lambda: self.track.stopwatch.now, self.run_dir),
             keeper.kept(self.save),
+            self.engine.together(),
             self._memory_told(),
             self._profiled(start["step"]) as batches,
         ):
@@ -102,6 +104,7 @@ class PPORun:
             self.listener.phase("saving")
             self.save(".", f"Trained for {n} iterations.{self._best()}")
             keeper.finish()
+            self.engine.share(lambda: None)  # nobody reads the result before it is there
         self.listener.finished()
         return self.track.history
 
@@ -147,7 +150,7 @@ class PPORun:
     def _gone_back(self, error: NumbersError) -> dict[str, Any]:
         """Go back to the newest checkpoint, but not to its place in the sampler's random numbers: the same answers
         would come to the same end. Where the loop starts; raises `error` if the run is not to go back (again)."""
-        newest = self.checkpoints.newest() if self.faults.returns else None
+        newest = shared_newest(self.checkpoints, self.engine.share) if self.faults.returns else None
         if newest is None:
             raise error
         self.faults.returns -= 1
@@ -165,8 +168,9 @@ class PPORun:
         """Decides about numbers that are not finite."""
         run, track = self.config.run, self.track
         returns = MOST_RETURNS if run.on_bad_steps == "rollback" else 0
+        place = self.run_dir if self.engine.rank == 0 else None
         return Faults(
-            self.run_dir, self.listener, max_bad_steps=run.max_bad_steps, step=lambda: len(track.history) + 1,
+            place, self.listener, max_bad_steps=run.max_bad_steps, step=lambda: len(track.history) + 1,
             returns=returns,
         )  # fmt: skip
 
@@ -208,12 +212,14 @@ class PPORun:
             late={"optimiser": optimiser_part(self.optimiser), "average": self.ema},
             marks=self._marks() if run.save_steps or self.resume else {},
             numbers={
-                "device": str(self.engine.device), "max_tokens_per_microbatch": self.passes.micro_batch_tokens
+                "device": str(self.engine.device), "max_tokens_per_microbatch": self.passes.micro_batch_tokens,
+                "processes": self.engine.world,
             },
             allow_changed=run.allow_changed_options,
             forget=self.policy.forget,
             evaluation=self.evaluation,
             noun="policy",
+            engine=self.engine,
         )  # fmt: skip
 
     def _fresh(self) -> dict[str, Any]:
@@ -264,6 +270,8 @@ class PPORun:
 
     def save(self, name: str, ended: str) -> None:
         """The policy, its critic, its average and the model card below output_dir; each file appears whole."""
+        if self.engine.rank:
+            return  # the first process writes
         model = self.config.model
         with self.run_dir.whole(name) as directory:
             self._save_policy(directory)
@@ -289,7 +297,7 @@ class PPORun:
         self.listener.phase("measuring")
         moments, n = reference_moments(
             self.policy, self._batches(), self.sampler, self.scorer, self.reference, truncation=self.recipe.truncation,
-            **self.passes.portions,
+            division=self.engine, **self.passes.portions,
         )  # fmt: skip
         self.listener.note(
             f"scores are scaled by those of {n} answers of the start model: mean {moments.mean:.4g}, standard "
@@ -299,9 +307,13 @@ class PPORun:
 
     def _profiled(self, start: int) -> AbstractContextManager[Iterator[Prompts]]:
         return profiled(
-            self._batches(start), self.config.run.profile or (), run_dir=self.run_dir, listener=self.listener,
+            self._batches(start), self._iterations_to_profile(), run_dir=self.run_dir, listener=self.listener,
             device=self.engine.device, start=start,
         )  # fmt: skip
+
+    def _iterations_to_profile(self) -> Sequence[int]:
+        """Of several processes the first one's work is traced."""
+        return (self.config.run.profile or ()) if self.engine.rank == 0 else ()
 
     def _batches(self, start: int = 0) -> Iterator[Prompts]:
         """The prompts of the iterations from `start` on."""

@@ -39,7 +39,7 @@ class SFTRun(SupervisedRun[SFTConfig, SequenceSet]):
         batch = held_out.batch(rows, self.pad_id).to(self.engine.device)
         size = self.config.run.micro_batch_size
         return measure_demonstrations(
-            self.actor, batch, micro_batch_size=size, micro_batch_tokens=self.micro_batch_tokens
+            self.actor, batch, micro_batch_size=size, micro_batch_tokens=self.micro_batch_tokens, division=self.engine
         )
 
     @property

@@ -3,6 +3,7 @@
 import contextlib
 import signal
 import threading
+from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -27,13 +28,19 @@ class Stopping:
     listener is told, and the loop ends the round. StopRequested is a KeyboardInterrupt. Signals that the process
     ignores (nohup, a shell's background) stay ignored; outside of the main thread, to which alone Python gives signals,
     nothing changes.
+
+    Where several processes train together (`gather` gives what each says, in rank order), a signal reaches them at
+    different moments, and the first one raises nowhere: all end at the same `agree`.
     """
 
-    def __init__(self, listener: Listener, *, round: str = "iteration") -> None:
+    def __init__(
+        self, listener: Listener, *, round: str = "iteration", gather: Callable[[int], list[int]] | None = None
+    ) -> None:
         self.asked: signal.Signals | None = None
         self._listener = listener
         self._round = round
         self._interruptible = False
+        self._gather = gather
         self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> "Stopping":
@@ -60,7 +67,16 @@ class Stopping:
     def interruptible(self, value: bool) -> None:
         """Raises StopRequested if a stop was asked for and nothing would be lost by it."""
         self._interruptible = value
-        if value and self.asked is not None:
+        if value and self.asked is not None and self._gather is None:
+            raise self.request()
+
+    def agree(self) -> None:
+        """All processes are here, and nothing is lost if they end. Raises StopRequested if one of them was asked to."""
+        if self._gather is None:
+            return
+        asked = max(self._gather(0 if self.asked is None else int(self.asked)))
+        if asked:
+            self.asked = signal.Signals(asked)
             raise self.request()
 
     def request(self, message: str = "interrupted.") -> StopRequested:
@@ -72,7 +88,7 @@ class Stopping:
         if self.asked is not None:
             raise StopRequested("interrupted.", number, at_once=True)
         self.asked = signal.Signals(number)
-        if self._interruptible:
+        if self._interruptible and self._gather is None:
             raise self.request()
         # In the middle of anything, a print to the same terminal too, which forbids another inside it.
         with contextlib.suppress(Exception):

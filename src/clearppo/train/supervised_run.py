@@ -18,9 +18,10 @@ from clearppo.rundir import RunDir
 from clearppo.train.card import CardKind, model_card
 from clearppo.train.checkpoint import Checkpoint, Checkpoints
 from clearppo.train.faults import Faults
-from clearppo.train.keeping import Keeper, optimiser_part
+from clearppo.train.keeping import Keeper
 from clearppo.train.listener import Listener, Summary
 from clearppo.train.marks import data_mark, is_new_adapter, weights_mark
+from clearppo.train.parts import optimiser_part
 from clearppo.train.shortage import memory_told
 from clearppo.train.supervised import Course, StepTrack, supervised_loop
 from clearppo.train.watchdog import watched_over
@@ -73,6 +74,7 @@ class SupervisedRun(ABC, Generic[ConfigT, RowsT]):
             self.track.trackers.running(self.config, self.summary, note=self.listener.note),
             watched_over(self.config.run.watchdog_minutes, lambda: self.track.stopwatch.now, self.run_dir),
             keeper.kept(self.save),
+            self.engine.together(),
             self._memory_told(),
         ):
             keeper.begin(**start)
@@ -91,6 +93,7 @@ class SupervisedRun(ABC, Generic[ConfigT, RowsT]):
             self.listener.phase("saving")
             self.save(".", f"Trained for {n} steps.")
             keeper.finish()
+            self.engine.share(lambda: None)  # nobody reads the result before it is there
         self.listener.finished()
         return self.track.history
 
@@ -98,7 +101,8 @@ class SupervisedRun(ABC, Generic[ConfigT, RowsT]):
     def faults(self) -> Faults:
         """Decides about numbers that are not finite."""
         most, track = self.config.run.max_bad_steps, self.track
-        return Faults(self.run_dir, self.listener, max_bad_steps=most, step=lambda: len(track.history) + 1)
+        place = self.run_dir if self.engine.rank == 0 else None
+        return Faults(place, self.listener, max_bad_steps=most, step=lambda: len(track.history) + 1)
 
     def _memory_told(self) -> AbstractContextManager[None]:
         return memory_told(
@@ -123,9 +127,14 @@ class SupervisedRun(ABC, Generic[ConfigT, RowsT]):
             early={"trackers": self.track.trackers, "faults": self.faults},
             late={"optimiser": optimiser_part(self.optimiser)},
             marks=self._marks() if run.save_steps or self.resume else {},
-            numbers={"device": str(self.engine.device), "max_tokens_per_microbatch": self.micro_batch_tokens},
+            numbers={
+                "device": str(self.engine.device),
+                "max_tokens_per_microbatch": self.micro_batch_tokens,
+                "processes": self.engine.world,
+            },
             allow_changed=run.allow_changed_options,
             round="step",
+            engine=self.engine,
         )
 
     def _fresh(self) -> dict[str, Any]:
@@ -159,6 +168,8 @@ class SupervisedRun(ABC, Generic[ConfigT, RowsT]):
 
     def save(self, name: str, ended: str) -> None:
         """The model, what belongs to it and its card below output_dir; each file appears whole."""
+        if self.engine.rank:
+            return  # the first process writes
         with self.run_dir.whole(name) as directory:
             self.save_model(directory)
             card = model_card(

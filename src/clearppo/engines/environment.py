@@ -1,0 +1,66 @@
+"""Which of several processes this is, as torchrun and schedulers say in the environment. No torch."""
+
+import os
+from dataclasses import dataclass
+
+from clearppo.errors import ConfigError
+
+NEEDED = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+OF_THESE = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
+"""Without any of these nobody has started several processes. A cluster may set MASTER_ADDR for everything."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Process `rank` of `world`, counted from 0; on this machine `local_rank` of `local_world`."""
+
+    rank: int = 0
+    world: int = 1
+    local_rank: int = 0
+    local_world: int = 1
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this is the one process that prints and writes."""
+        return self.rank == 0
+
+
+def place() -> Place:
+    """Where this process stands. Raises ConfigError, in one sentence, where the environment says it half."""
+    there = [name for name in OF_THESE if os.environ.get(name)]
+    if not there or os.environ.get("WORLD_SIZE") == "1":
+        return Place()
+    missing = [name for name in NEEDED if not os.environ.get(name)]
+    if missing:
+        one = there[0]
+        raise ConfigError(
+            f"{one} = {os.environ[one]} is in the environment and {', '.join(missing)} "
+            f"{'is' if len(missing) == 1 else 'are'} not, so processes cannot find each other. Start them with "
+            f"torchrun --nproc-per-node N -m clearppo ..., which sets {', '.join(NEEDED)}; or unset {one} to train in "
+            "one."
+        )
+    rank, world, local_rank = (_number(name) for name in OF_THESE)
+    local_world = _number("LOCAL_WORLD_SIZE") if os.environ.get("LOCAL_WORLD_SIZE") else world
+    if world < 1 or rank >= world or local_rank >= local_world:
+        raise ConfigError(
+            f"RANK = {rank} of WORLD_SIZE = {world}, LOCAL_RANK = {local_rank} of LOCAL_WORLD_SIZE = {local_world}: "
+            "ranks are counted from 0 and lie below their number. Start the processes with torchrun."
+        )
+    return Place(rank=rank, world=world, local_rank=local_rank, local_world=local_world)
+
+
+def is_first() -> bool:
+    """Whether this process prints: rank 0, or the only one. Never raises: what is wrong must be said by somebody."""
+    return os.environ.get("WORLD_SIZE", "1") == "1" or os.environ.get("RANK", "0") == "0"
+
+
+def speaks(lost: int | None = None) -> bool:
+    """Whether this process says what has gone wrong: the first one, or the next if the first is `lost`."""
+    return is_first() or (lost == 0 and os.environ.get("RANK") == "1")
+
+
+def _number(name: str) -> int:
+    text = os.environ[name]
+    if not text.isdecimal():
+        raise ConfigError(f"{name} = {text} in the environment is no whole number. Start the processes with torchrun.")
+    return int(text)
