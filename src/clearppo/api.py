@@ -2,9 +2,9 @@
 
 from collections.abc import Callable, Container, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from clearppo.config import CommandConfig, PPOConfig, PrefsConfig, RewardModelConfig, SFTConfig, load_config
 from clearppo.engines.environment import is_first, place
@@ -126,9 +126,27 @@ def train_reward(config: RewardModelConfig, *, console: bool = False) -> RewardR
 def make_prefs(config: PrefsConfig, *, console: bool = False) -> "PrefsSummary":
     """Build and run what `config` says."""
     from clearppo.build.prefs import build_prefs
+    from clearppo.train.comparing import PrefsSummary
 
     with _watching(console) as listener:
-        return build_prefs(config, listener=listener).train()
+        made = list[PrefsSummary]()
+
+        def make() -> dict[str, Any]:
+            made.append(build_prefs(config, listener=listener).train())
+            return {**asdict(made[0]), "path": str(made[0].path)}
+
+        told = sharing(config)(make)
+    return made[0] if made else PrefsSummary(**{**told, "path": Path(told["path"])})
+
+
+def sharing(config: CommandConfig) -> Callable[[Callable[[], Any]], Any]:
+    """Of several processes one does what a function does, and all know what it returns: plain values. A ClearPPOError
+    is raised on all."""
+    if place().world == 1:
+        return lambda call: call()
+    from clearppo.build.common import make_training_engine
+
+    return make_training_engine(cast(SFTConfig, config).model.device).share
 
 
 def check_inputs(config: CommandConfig, unmade: Container[str] = ()) -> None:
@@ -184,7 +202,7 @@ def _loading(config: SFTConfig | RewardModelConfig | PPOConfig) -> Iterator[None
 @contextmanager
 def _watching(console: bool) -> "Iterator[Listener | None]":
     """Somebody who shows the progress, or nobody; and of several processes one that ends tells the others."""
-    with _company():
+    with company():
         if not console or not is_first():
             yield None
             return
@@ -195,7 +213,7 @@ def _watching(console: bool) -> "Iterator[Listener | None]":
 
 
 @contextmanager
-def _company() -> Iterator[None]:
+def company() -> Iterator[None]:
     """What goes wrong in one of several processes is told to the others, if they have met."""
     if place().world == 1:
         yield

@@ -5,17 +5,18 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from clearppo.api import RUNNERS, check_inputs
+from clearppo.api import RUNNERS, check_inputs, company, sharing
 from clearppo.config import CommandConfig, Pipeline, PPOConfig, RewardModelConfig, SFTConfig, load_pipeline, values
 from clearppo.config.changes import SILENT
 from clearppo.config.kinds import qualified_name, spelled
 from clearppo.config.pipeline import as_typed
 from clearppo.disk import absent_directories, remove_empty
+from clearppo.engines.environment import is_first
 from clearppo.errors import ClearPPOError, RunDirError
 
 RECORD = "pipeline.json"
@@ -72,7 +73,16 @@ def run_pipeline(
     goes on from its newest checkpoint, or is made again if it was begun with other settings. Before any step runs:
     raises RunDirError, naming what differs, and ClearPPOError for data, functions and models that cannot be read.
     """
-    record = _Record(Path(pipeline.options.output_dir).expanduser())
+    tell = tell if is_first() else lambda _: None
+    with company():
+        first = next(iter(pipeline.steps.values()))
+        plan = sharing(first)(lambda: _plan(pipeline))
+        return [_step(step, pipeline, plan[step], console, tell) for step in pipeline.steps]
+
+
+def _plan(pipeline: Pipeline) -> dict[str, dict[str, Any]]:
+    """What becomes of each step: its settings and their mark, and whether it is kept or goes on."""
+    record = _record(pipeline)
     settings: dict[str, dict[str, str]] = {}
     marks: dict[str, str] = {}
     for step, config in pipeline.steps.items():
@@ -84,22 +94,37 @@ def run_pipeline(
         if not record.holds(step, marks[step]):
             with _said_of(step):
                 check_inputs(config, set(pipeline.outputs.values()))
-    results: list[StepResult] = []
-    for step, config in pipeline.steps.items():
-        output = pipeline.outputs[step]
-        if record.holds(step, marks[step]) and Path(output).expanduser().exists():
-            tell(f"step {step}: kept, the same settings made {output}")
-            results.append(StepResult(step=step, output=output, kept=True, result=None, seconds=0.0))
-            continue
-        goes_on = not pipeline.options.overwrite_output_dir and record.was_killed(step, settings[step])
-        tell(f"step {step}: {output}{' (goes on from where it was stopped)' * goes_on}")
-        began = time.monotonic()
-        with _said_of(step), record.begun(step, settings[step], output):
-            result = RUNNERS[step](_going_on(config) if goes_on else config, console=console)
-        record.write(step, settings[step], marks[step], finished=True)
-        seconds = time.monotonic() - began
-        results.append(StepResult(step=step, output=output, kept=False, result=result, seconds=seconds))
-    return results
+    return {
+        step: {
+            "settings": settings[step],
+            "mark": marks[step],
+            "kept": record.holds(step, marks[step]) and Path(pipeline.outputs[step]).expanduser().exists(),
+            "goes_on": not pipeline.options.overwrite_output_dir and record.was_killed(step, settings[step]),
+        }
+        for step in pipeline.steps
+    }
+
+
+def _step(
+    step: str, pipeline: Pipeline, planned: Mapping[str, Any], console: bool, tell: Callable[[str], None]
+) -> StepResult:
+    """Run a step, or keep what there is of it. Of several processes the first keeps the record."""
+    output, config, goes_on = pipeline.outputs[step], pipeline.steps[step], planned["goes_on"]
+    if planned["kept"]:
+        tell(f"step {step}: kept, the same settings made {output}")
+        return StepResult(step=step, output=output, kept=True, result=None, seconds=0.0)
+    tell(f"step {step}: {output}{' (goes on from where it was stopped)' * goes_on}")
+    began = time.monotonic()
+    record = _record(pipeline) if is_first() else None
+    with _said_of(step), record.begun(step, planned["settings"], output) if record else nullcontext():
+        result = RUNNERS[step](_going_on(config) if goes_on else config, console=console)
+    if record:
+        record.write(step, planned["settings"], planned["mark"], finished=True)
+    return StepResult(step=step, output=output, kept=False, result=result, seconds=time.monotonic() - began)
+
+
+def _record(pipeline: Pipeline) -> "_Record":
+    return _Record(Path(pipeline.options.output_dir).expanduser())
 
 
 def _going_on(config: CommandConfig) -> CommandConfig:

@@ -11,7 +11,11 @@ import signal
 import sys
 from typing import Any
 
-import torch
+from clearppo.engines.environment import hush
+
+hush()
+
+import torch  # noqa: E402  (it reads the environment once)
 
 torch.set_num_threads(1)
 

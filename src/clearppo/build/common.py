@@ -33,6 +33,7 @@ from clearppo.models.loading import (
 from clearppo.models.memory import token_budget
 from clearppo.models.policy import Policy
 from clearppo.rollout.sampler import SamplingSettings
+from clearppo.train.marks import data_mark
 
 DECODE_BATCH = 64
 """Answers written at once where memory must stay bounded and the user does not say; more gain little."""
@@ -53,31 +54,38 @@ def pad_id(tokenizer: Any) -> int:
     return int(pad if pad is not None else tokenizer.eos_token_id)
 
 
-def make_engine(device: str, *, deterministic: bool = False, options: Mapping[str, Any] | None = None) -> Engine:
-    """The engine on this device, made ready for training: of this process alone, or of all that torchrun has started,
-    which must have the same `options`.
+def make_engine(device: str) -> LocalEngine:
+    """The engine of this process alone, on this device. Raises DeviceError for a device that is not there."""
+    here = place()
+    engine = LocalEngine(select_device(device) if here.world == 1 else device_of(device, here))
+    keep_freed_memory(on_cpu=engine.device.type == "cpu")
+    return engine
+
+
+def make_training_engine(
+    device: str, *, deterministic: bool = False, options: Mapping[str, Any] | None = None
+) -> Engine:
+    """The engine of all processes that torchrun has started, or of this one alone, made ready for training. All must
+    have the same `options`.
 
     Raises DeviceError for a device that is not there; ConfigError for processes that do not fit together;
     DistributedError if they do not meet.
     """
     if deterministic:
         be_deterministic()  # before the device is touched
-    here = place()
-    engine = LocalEngine(select_device(device)) if here.world == 1 else _one_of_many(device, here, options or {})
-    keep_freed_memory(on_cpu=engine.device.type == "cpu")
-    return engine
+    here, engine = place(), make_engine(device)
+    return engine if here.world == 1 else _one_of_many(engine.device, here, options or {})
 
 
-def _one_of_many(device: str, here: Place, options: Mapping[str, Any]) -> Engine:
+def _one_of_many(device: torch.device, here: Place, options: Mapping[str, Any]) -> Engine:
     """The engine of one of several processes. Only here are they imported."""
     from clearppo.engines.group import meet
     from clearppo.engines.parallel import ParallelEngine
 
-    chosen = device_of(device, here)
-    engine = ParallelEngine(chosen, meet(here, chosen))
+    engine = ParallelEngine(device, meet(here, device))
     versions = {f"the version of {name}": version(name) for name in ("clearppo", "torch", "transformers")}
     engine.agree({**versions, **{name: _told(value) for name, value in options.items()}})
-    if chosen.type == "cpu" and not os.environ.get("OMP_NUM_THREADS"):
+    if device.type == "cpu" and not os.environ.get("OMP_NUM_THREADS"):
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // here.local_world))
     return engine
 
@@ -107,6 +115,13 @@ def device_of(name: str, here: Place) -> torch.device:
     own = torch.device("cuda", here.local_rank)
     torch.cuda.set_device(own)
     return own
+
+
+def unite(engine: Engine, network: nn.Module, dataset: str, learned: Any) -> None:
+    """Of several processes all learn the same network, from what all have read of the same data. Raises ConfigError."""
+    engine.unite(network)
+    if engine.world > 1:
+        engine.agree({f"what is read of {dataset}": data_mark(learned)})
 
 
 def load_model(config: ReadModelConfig, *, note: Callable[[str], None]) -> Loaded:

@@ -11,7 +11,7 @@ from clearppo.build.common import (
     learned_parameters,
     load_model,
     loading,
-    make_engine,
+    make_training_engine,
     micro_batch_tokens,
     n_bytes,
     optimising,
@@ -19,6 +19,7 @@ from clearppo.build.common import (
     room_for_prompts,
     sampling_settings,
     training,
+    unite,
 )
 from clearppo.build.in_loop import HeldOut, load_measures, make_evaluation, read_held_out
 from clearppo.build.output import Output, run_directory
@@ -37,6 +38,7 @@ from clearppo.data import (
     load_rows,
 )
 from clearppo.engines.base import Engine
+from clearppo.engines.environment import is_first
 from clearppo.engines.local import LocalEngine
 from clearppo.feedback.model import RewardModelScorer, find_reward_model
 from clearppo.feedback.scorer import Scorer, WeightedScorer
@@ -55,7 +57,6 @@ from clearppo.rollout.inprocess import InProcessSampler
 from clearppo.rollout.sample import OldLogProbs
 from clearppo.rundir import RECORD, RunDir
 from clearppo.train.listener import Listener, Silence
-from clearppo.train.marks import data_mark
 from clearppo.train.ppo import Recipe
 from clearppo.train.recording import Recorder
 from clearppo.train.run import PPORun
@@ -73,7 +74,7 @@ def build_ppo(config: PPOConfig, *, listener: Listener | None = None) -> PPORun:
     Raises ClearPPOError (ConfigError, DataError, ModelError, DeviceError, RewardError, RunDirError).
     """
     listener = listener or Silence()
-    engine = make_engine(config.model.device, deterministic=config.run.deterministic, options=values(config))
+    engine = make_training_engine(config.model.device, deterministic=config.run.deterministic, options=values(config))
     torch.manual_seed(config.run.seed)
     sources, rows, texts, held_out = _read(config, engine)
     with run_directory(config, _inputs(config), listener, engine) as output:
@@ -103,8 +104,7 @@ def _read(
     rows = load_rows(config.data.dataset_name, config=config.data.dataset_config, split=config.data.dataset_train_split)
     rows, held_out = read_held_out(config, rows, engine)
     other = config.ptx.ptx_dataset_name
-    wanted = config.ptx.ptx_coef and other is not None
-    texts = load_demonstrations(str(other), flag="ptx_dataset_name") if wanted else ()
+    texts = load_demonstrations(other, flag="ptx_dataset_name") if config.ptx.ptx_coef and other else ()
     return sources, rows, texts, held_out
 
 
@@ -131,7 +131,7 @@ def _wired(
     # When all models are there: what they take is not free.
     passes = _passes(config, output, policy, engine, exact=sampler.decoder.exact)
     _bound(passes, reference, scorer)
-    track = _track(config, output.run_dir, tokenizer, listener, recipe, passes, first=engine.rank == 0)
+    track = _track(config, output.run_dir, tokenizer, listener, recipe, passes)
     evaluation = make_evaluation(
         config, measures, policy=policy, tokenizer=tokenizer, sampler=sampler, reference=reference, passes=passes,
         truncation=recipe.truncation, track=track, run_dir=output.run_dir, division=engine,
@@ -179,10 +179,9 @@ def _bound(passes: Passes, reference: FrozenReference, scorer: WeightedScorer) -
 
 
 def _track(
-    config: PPOConfig, run_dir: RunDir, tokenizer: Any, listener: Listener, recipe: Recipe, passes: Passes, *,
-    first: bool,
-) -> Track:  # fmt: skip
-    if not first:  # of several processes: the first keeps what all have done
+    config: PPOConfig, run_dir: RunDir, tokenizer: Any, listener: Listener, recipe: Recipe, passes: Passes
+) -> Track:
+    if not is_first():  # it keeps what all have done
         return Track(run_dir, listener)
     options = config.record
     limit = options.record_limit_mib * MIB
@@ -242,9 +241,7 @@ def _policy_and_prompts(
     )
     if not config.has_critic:
         policy.critic.requires_grad_(False)  # the layer that every policy has: its values stay at 0
-    engine.unite(policy)
-    if engine.world > 1:
-        engine.agree({f"what is read of {config.data.dataset_name}": data_mark(prompts)})
+    unite(engine, policy, config.data.dataset_name, prompts)
     return policy, loaded.tokenizer, prompts
 
 
@@ -264,8 +261,8 @@ def _other_texts(config: PPOConfig, texts: Sequence[Demonstration], tokenizer: A
 def build_sampler(run: PPORun, *, seed: int) -> InProcessSampler:
     """Another sampler on the run's policy as it is now, with random numbers of its own; for evaluation. It shares the
     decoder of the run's sampler, and with it whatever copy of the weights that keeps."""
-    model = run.policy.actor.causal_lm
-    settings = sampling_settings(run.config.sampling, model, run.tokenizer, max_batch_size=DECODE_BATCH)
+    model, sampling = run.policy.actor.causal_lm, run.config.sampling
+    settings = sampling_settings(sampling, model, run.tokenizer, max_batch_size=DECODE_BATCH)
     decoder = run.sampler.decoder if isinstance(run.sampler, InProcessSampler) else None
     sampler = InProcessSampler(run.policy, run.tokenizer, settings, seed=seed, decoder=decoder, resident=False)
     sampler.load(run.policy, version=0)
@@ -308,9 +305,8 @@ def _optimiser(config: PPOConfig, policy: Policy) -> torch.optim.Optimizer:
 
 
 def _kl_controller(config: PPOConfig) -> FixedKL | AdaptiveKL:
-    if config.kl.kl_controller == "fixed":
-        return FixedKL(config.kl.kl_coef)
-    return AdaptiveKL(config.kl.kl_coef, config.kl.kl_target, config.kl.kl_horizon)
+    kl = config.kl
+    return FixedKL(kl.kl_coef) if kl.kl_controller == "fixed" else AdaptiveKL(kl.kl_coef, kl.kl_target, kl.kl_horizon)
 
 
 def ppo_recipe(config: PPOConfig, truncation: Truncation | None = None, *, exact: bool = True) -> Recipe:

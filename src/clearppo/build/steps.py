@@ -12,12 +12,13 @@ from clearppo.build.common import (
     learned_parameters,
     load_model,
     loading,
-    make_engine,
+    make_training_engine,
     micro_batch_tokens,
     n_bytes,
     optimising,
     pad_id,
     training,
+    unite,
 )
 from clearppo.build.output import Output, run_directory
 from clearppo.build.tracking import check_trackers, make_trackers
@@ -40,7 +41,6 @@ from clearppo.models.loading import context_length, load_tokenizer, refuse_rewar
 from clearppo.models.reward_model import load_classifier, make_reward_model, new_head
 from clearppo.rundir import RunDir
 from clearppo.train.listener import Listener, Silence
-from clearppo.train.marks import data_mark
 from clearppo.train.registry import Registry
 from clearppo.train.reward import RewardRun
 from clearppo.train.sft import SFTRun
@@ -59,7 +59,7 @@ def build_sft(config: SFTConfig, *, listener: Listener | None = None) -> SFTRun:
     Raises ClearPPOError (ConfigError, DataError, ModelError, DeviceError, RunDirError).
     """
     listener = listener or Silence()
-    engine = make_engine(config.model.device, deterministic=config.run.deterministic, options=values(config))
+    engine = make_training_engine(config.model.device, deterministic=config.run.deterministic, options=values(config))
     torch.manual_seed(config.run.seed)
     rows = _rows(config, load_demonstrations, split_demonstrations)
     with run_directory(config, _inputs(config), listener, engine) as output:
@@ -69,7 +69,7 @@ def build_sft(config: SFTConfig, *, listener: Listener | None = None) -> SFTRun:
 def build_reward(config: RewardModelConfig, *, listener: Listener | None = None) -> RewardRun:
     """The same for a reward model."""
     listener = listener or Silence()
-    engine = make_engine(config.model.device, deterministic=config.run.deterministic, options=values(config))
+    engine = make_training_engine(config.model.device, deterministic=config.run.deterministic, options=values(config))
     torch.manual_seed(config.run.seed)
     template, references = _judgement(config), _references(config)
     rows = _rows(config, partial(load_comparisons, note=listener.note), split_comparisons)
@@ -108,7 +108,7 @@ def _wired_sft(
     loaded = load_model(config.model, note=listener.note)
     learned, held_out = _encoded_demonstrations(config, rows, loaded.tokenizer, context_length(loaded.model))
     actor = make_actor(engine.wrap(loaded.model), **training(config.model, engine.device))
-    _unite(engine, actor, config.data.dataset_name, learned)
+    unite(engine, actor, config.data.dataset_name, learned)
     _require_space(config, output, actor)
     tokens = _micro_batch_tokens(config.run, output, engine, actor, actor.causal_lm)
     course = _course(config.run, config.optim, learned.lengths, learned.lengths)
@@ -160,7 +160,7 @@ def _wired_reward(
     objective = RewardObjective(loss=config.rm.rm_loss, center_coef=config.rm.center_coef)
     learned, held_out = _encoded_comparisons(config, rows, tokenizer, template, context_length(classifier), objective)
     model = make_reward_model(engine.wrap(classifier), **training(config.model, engine.device))
-    _unite(engine, model, config.data.dataset_name, learned)
+    unite(engine, model, config.data.dataset_name, learned)
     _require_space(config, output, model)
     tokens = _micro_batch_tokens(config.run, output, engine, model, model.classifier)
     course = _course(config.run, config.optim, learned.lengths, [sum(map(len, texts)) for texts in learned.ids])
@@ -194,13 +194,6 @@ def _wired_reward(
         checkpoints=output.checkpoints,
         resume=output.resume,
     )
-
-
-def _unite(engine: Engine, network: nn.Module, dataset: str, learned: SequenceSet | ComparisonSet) -> None:
-    """Of several processes all learn the same network, from the same rows."""
-    engine.unite(network)
-    if engine.world > 1:
-        engine.agree({f"what is read of {dataset}": data_mark(learned)})
 
 
 def _track(

@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 import click
 
 from clearppo.cli.lazy import LazyCommand, LazyGroup
-from clearppo.engines.environment import speaks
+from clearppo.engines.environment import hush, speaks
 from clearppo.errors import ClearPPOError, ShortOfMemoryError, StopRequested
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
@@ -45,6 +45,7 @@ class FrontDoor(LazyGroup):
         """
         if not standalone_mode:
             return super().main(args, *more, standalone_mode=False, **extra)
+        hush()
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, TextIOWrapper):
                 stream.reconfigure(errors="replace")  # a terminal that lacks a character shows ?, and the run goes on

@@ -9,6 +9,7 @@ import click
 from clearppo.cli.command import SchemaCommand, schema_command
 from clearppo.cli.guide import Guide
 from clearppo.config import SCHEMAS, RLHFConfig, leaves, load_pipeline, unknown_option
+from clearppo.engines.environment import is_first
 from clearppo.errors import ConfigError
 
 GUIDE = Guide(
@@ -86,6 +87,8 @@ def run(ctx: click.Context, recipe: str | None, config: Path | None, flags: dict
     from clearppo.pipeline import run_pipeline
 
     results = run_pipeline(pipeline, console=True, tell=lambda line: click.echo(click.style(line, bold=True)))
+    if not is_first():
+        return
     click.echo(f"\nThe model is in {results[-1].output}. Talk to it:  clearppo chat {results[-1].output}")
     for result in results:
         spent = "kept" if result.kept else f"{result.seconds / 60:.1f} min"

@@ -40,6 +40,11 @@ def place() -> Place:
             "one."
         )
     rank, world, local_rank = (_number(name) for name in OF_THESE)
+    if not 0 < _number("MASTER_PORT") < 2**16:
+        raise ConfigError(
+            f"MASTER_PORT = {os.environ['MASTER_PORT']} in the environment is no port. Let torchrun choose one with "
+            "--standalone, or give one with --master-port 29500."
+        )
     local_world = _number("LOCAL_WORLD_SIZE") if os.environ.get("LOCAL_WORLD_SIZE") else world
     if world < 1 or rank >= world or local_rank >= local_world:
         raise ConfigError(
@@ -52,6 +57,12 @@ def place() -> Place:
 def is_first() -> bool:
     """Whether this process prints: rank 0, or the only one. Never raises: what is wrong must be said by somebody."""
     return os.environ.get("WORLD_SIZE", "1") == "1" or os.environ.get("RANK", "0") == "0"
+
+
+def hush() -> None:
+    """Before torch is imported: what its C++ tells in many lines of a lost connection is said here in one."""
+    if not is_first() or os.environ.get("WORLD_SIZE", "1") != "1":
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
 
 
 def speaks(lost: int | None = None) -> bool:
