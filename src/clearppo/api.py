@@ -144,9 +144,9 @@ def sharing(config: CommandConfig) -> Callable[[Callable[[], Any]], Any]:
     is raised on all."""
     if place().world == 1:
         return lambda call: call()
-    from clearppo.build.common import make_training_engine
+    from clearppo.build.common import sharing as shared
 
-    return make_training_engine(cast(SFTConfig, config).model.device).share
+    return shared(cast(SFTConfig, config).model.device)
 
 
 def check_inputs(config: CommandConfig, unmade: Container[str] = ()) -> None:

@@ -119,6 +119,7 @@ OTHER_VALUES: dict[str, tuple[str, Any, dict[str, Any]]] = {
     "sample_steps": ("0", 0, {}),
     "logging_steps": ("5", 5, {}),
     "deterministic": ("true", True, {}),
+    "sharding": ("full", "full", {}),
     "save_steps": ("0", 0, {}),
     "save_total_limit": ("none", None, {}),
     "resume_from_checkpoint": ("auto", "auto", {}),

@@ -9,7 +9,17 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from clearppo.config import AnswerConfig, NetworkConfig, OptimConfig, ReadModelConfig, SamplingConfig
+from clearppo.config import (
+    AnswerConfig,
+    NetworkConfig,
+    OptimConfig,
+    PPOConfig,
+    ReadModelConfig,
+    RewardModelConfig,
+    SamplingConfig,
+    SFTConfig,
+    values,
+)
 from clearppo.config.kinds import qualified_name
 from clearppo.engines.base import Engine
 from clearppo.engines.environment import Place, place
@@ -62,27 +72,49 @@ def make_engine(device: str) -> LocalEngine:
     return engine
 
 
-def make_training_engine(
-    device: str, *, deterministic: bool = False, options: Mapping[str, Any] | None = None
-) -> Engine:
-    """The engine of all processes that torchrun has started, or of this one alone, made ready for training. All must
-    have the same `options`.
+def make_training_engine(config: SFTConfig | RewardModelConfig | PPOConfig) -> Engine:
+    """The engine of all processes that torchrun has started, or of this one alone, made ready for what `config` says,
+    which all must be given alike.
 
     Raises DeviceError for a device that is not there; ConfigError for processes that do not fit together;
     DistributedError if they do not meet.
     """
-    if deterministic:
+    if config.run.deterministic:
         be_deterministic()  # before the device is touched
-    here, engine = place(), make_engine(device)
-    return engine if here.world == 1 else _one_of_many(engine.device, here, options or {})
+    here, engine, sharding = place(), make_engine(config.model.device), config.run.sharding
+    if here.world > 1:
+        return _one_of_many(engine.device, here, sharding, values(config))
+    if sharding != "none":
+        raise ConfigError(
+            f"sharding = {sharding} shares weights out over processes, and there is one. Start several with torchrun "
+            "--nproc-per-node N -m clearppo ..., or leave out --sharding."
+        )
+    return engine
 
 
-def _one_of_many(device: torch.device, here: Place, options: Mapping[str, Any]) -> Engine:
+def sharing(device: str) -> Callable[[Callable[[], Any]], Any]:
+    """Of several processes one does what a function does, and all know what it returns: plain values. A ClearPPOError
+    is raised on all."""
+    here = place()
+    if here.world == 1:
+        return lambda call: call()
+    from clearppo.engines.group import meet
+
+    return meet(here, device_of(device, here)).share
+
+
+def _one_of_many(device: torch.device, here: Place, sharding: str, options: Mapping[str, Any]) -> Engine:
     """The engine of one of several processes. Only here are they imported."""
     from clearppo.engines.group import meet
     from clearppo.engines.parallel import ParallelEngine
 
-    engine = ParallelEngine(device, meet(here, device))
+    group = meet(here, device)
+    if sharding == "none":
+        engine = ParallelEngine(device, group)
+    else:
+        from clearppo.engines.fsdp import ShardedEngine
+
+        engine = ShardedEngine(device, group)
     versions = {f"the version of {name}": version(name) for name in ("clearppo", "torch", "transformers")}
     engine.agree({**versions, **{name: _told(value) for name, value in options.items()}})
     if device.type == "cpu" and not os.environ.get("OMP_NUM_THREADS"):

@@ -24,8 +24,9 @@ from clearppo.build.common import (
 from clearppo.build.in_loop import HeldOut, load_measures, make_evaluation, read_held_out
 from clearppo.build.output import Output, run_directory
 from clearppo.build.scoring import close_sources, light_sources, whole_scorer
+from clearppo.build.sharding import shard
 from clearppo.build.tracking import check_trackers, make_trackers
-from clearppo.config import PPOConfig, values
+from clearppo.config import PPOConfig
 from clearppo.core.kl import AdaptiveKL, FixedKL
 from clearppo.core.normalise import FixedMoments, RunningScaling, ScoreScaling
 from clearppo.data import (
@@ -74,7 +75,7 @@ def build_ppo(config: PPOConfig, *, listener: Listener | None = None) -> PPORun:
     Raises ClearPPOError (ConfigError, DataError, ModelError, DeviceError, RewardError, RunDirError).
     """
     listener = listener or Silence()
-    engine = make_training_engine(config.model.device, deterministic=config.run.deterministic, options=values(config))
+    engine = make_training_engine(config)
     torch.manual_seed(config.run.seed)
     sources, rows, texts, held_out = _read(config, engine)
     with run_directory(config, _inputs(config), listener, engine) as output:
@@ -131,6 +132,7 @@ def _wired(
     # When all models are there: what they take is not free.
     passes = _passes(config, output, policy, engine, exact=sampler.decoder.exact)
     _bound(passes, reference, scorer)
+    shard(config, engine, policy, reference, scorer, measures, sampler)
     track = _track(config, output.run_dir, tokenizer, listener, recipe, passes)
     evaluation = make_evaluation(
         config, measures, policy=policy, tokenizer=tokenizer, sampler=sampler, reference=reference, passes=passes,
@@ -183,8 +185,7 @@ def _track(
 ) -> Track:
     if not is_first():  # it keeps what all have done
         return Track(run_dir, listener)
-    options = config.record
-    limit = options.record_limit_mib * MIB
+    options, limit = config.record, config.record.record_limit_mib * MIB
     return Track(
         run_dir,
         listener,
@@ -371,8 +372,7 @@ def _passes(config: PPOConfig, output: Output, policy: Policy, engine: Engine, *
 
 def _old_log_probs(config: PPOConfig, exact: bool) -> tuple[OldLogProbs, bool]:
     """Whose numbers a rollout holds, and whether the loss takes those of its own pass instead."""
-    asked = config.sampling.old_log_probs
-    if asked != "auto":
+    if (asked := config.sampling.old_log_probs) != "auto":
         return asked, False
     one_step = config.ppo.num_ppo_epochs * config.ppo.num_mini_batches == 1
     return ("sampler" if exact or one_step else "learner"), one_step and not exact

@@ -22,7 +22,7 @@ from clearppo.build.common import (
 )
 from clearppo.build.output import Output, run_directory
 from clearppo.build.tracking import check_trackers, make_trackers
-from clearppo.config import OptimConfig, RewardModelConfig, SFTConfig, TrainRunConfig, explicit, values
+from clearppo.config import OptimConfig, RewardModelConfig, SFTConfig, TrainRunConfig, explicit
 from clearppo.data.comparisons import Comparison, ComparisonSet, encode_comparisons, load_comparisons, split_comparisons
 from clearppo.data.demonstrations import (
     Demonstration,
@@ -34,6 +34,7 @@ from clearppo.data.demonstrations import (
 from clearppo.data.judgement import DEFAULT_TEMPLATE, JudgementTemplate
 from clearppo.data.references import encode_references
 from clearppo.engines.base import Engine
+from clearppo.errors import ConfigError
 from clearppo.learning.optimiser import adamw, rate_scale
 from clearppo.learning.reward import RewardObjective, check_comparisons
 from clearppo.models.build import make_actor
@@ -59,7 +60,7 @@ def build_sft(config: SFTConfig, *, listener: Listener | None = None) -> SFTRun:
     Raises ClearPPOError (ConfigError, DataError, ModelError, DeviceError, RunDirError).
     """
     listener = listener or Silence()
-    engine = make_training_engine(config.model.device, deterministic=config.run.deterministic, options=values(config))
+    engine = _engine(config)
     torch.manual_seed(config.run.seed)
     rows = _rows(config, load_demonstrations, split_demonstrations)
     with run_directory(config, _inputs(config), listener, engine) as output:
@@ -69,12 +70,22 @@ def build_sft(config: SFTConfig, *, listener: Listener | None = None) -> SFTRun:
 def build_reward(config: RewardModelConfig, *, listener: Listener | None = None) -> RewardRun:
     """The same for a reward model."""
     listener = listener or Silence()
-    engine = make_training_engine(config.model.device, deterministic=config.run.deterministic, options=values(config))
+    engine = _engine(config)
     torch.manual_seed(config.run.seed)
     template, references = _judgement(config), _references(config)
     rows = _rows(config, partial(load_comparisons, note=listener.note), split_comparisons)
     with run_directory(config, _inputs(config), listener, engine) as output:
         return _wired_reward(config, engine, template, rows, references, output, listener)
+
+
+def _engine(config: SFTConfig | RewardModelConfig) -> Engine:
+    """See make_training_engine. Raises ConfigError for what does not go together with weights that are shared out."""
+    if isinstance(config, RewardModelConfig) and config.model.use_peft and config.run.sharding == "full":
+        raise ConfigError(
+            "use_peft = true and sharding = full: a reward model's adapter cannot be kept when it is shared out. Leave "
+            "out --use_peft or --sharding."
+        )
+    return make_training_engine(config)
 
 
 def check_sft(config: SFTConfig) -> None:
@@ -111,6 +122,7 @@ def _wired_sft(
     unite(engine, actor, config.data.dataset_name, learned)
     _require_space(config, output, actor)
     tokens = _micro_batch_tokens(config.run, output, engine, actor, actor.causal_lm)
+    engine.shard(actor)
     course = _course(config.run, config.optim, learned.lengths, learned.lengths)
     return SFTRun(
         config=config,
@@ -163,6 +175,7 @@ def _wired_reward(
     unite(engine, model, config.data.dataset_name, learned)
     _require_space(config, output, model)
     tokens = _micro_batch_tokens(config.run, output, engine, model, model.classifier)
+    engine.shard(model)
     course = _course(config.run, config.optim, learned.lengths, [sum(map(len, texts)) for texts in learned.ids])
     return RewardRun(
         config=config,

@@ -39,7 +39,7 @@ MEASURED = frozenset({
 FREE = SILENT | MEASURED
 NUMERIC = frozenset({
     "micro_batch_size", "max_tokens_per_microbatch", "generation_batch_size", "device", "attn_implementation",
-    "gradient_checkpointing", "deterministic", "share_trunk", "reward_batch_size", "reward_worker",
+    "gradient_checkpointing", "deterministic", "sharding", "share_trunk", "reward_batch_size", "reward_worker",
 })  # fmt: skip
 """How the work is cut and what computes it: the same sums in another order, so the last bits may differ."""
 LENGTH = frozenset({"total_episodes", "num_train_epochs", "max_steps"})

@@ -51,6 +51,15 @@ Deterministic = Annotated[
     ),
 ]
 
+Sharding = Annotated[
+    Literal["none", "full"],
+    Field(
+        description="What several processes (torchrun) do with the weights of a model's layers, their gradients and "
+        "the optimiser's memory. none: each has all of them. full: each has a share (FSDP2), and gets the rest layer "
+        "by layer while it computes; less memory, more traffic.",
+    ),
+]
+
 MaxBadSteps = Annotated[
     int,
     Field(
@@ -118,6 +127,7 @@ class RunConfig(Section):
         description="Seed of all chance: order of prompts, sampling, new weights.",
     )
     deterministic: Deterministic = False
+    sharding: Sharding = "none"
     sample_steps: int = Field(
         default=10, ge=0, description="Show a table of sample answers every so many iterations; 0 never does."
     )
@@ -186,6 +196,7 @@ class TrainRunConfig(Section):
         default=42, ge=0, le=2**32 - 1, description="Seed of all chance: what is held out, order, new weights."
     )
     deterministic: Deterministic = False
+    sharding: Sharding = "none"
     eval_steps: int | None = Field(
         default=None,
         ge=1,

@@ -21,6 +21,8 @@ class Engine(Protocol):
     device: torch.device
     rank: int
     world: int
+    apart: bool
+    """This process has parted from the others, by an error, and can ask them nothing any more."""
 
     def wrap(self, module: ModuleT) -> ModuleT:
         """Place a module on the device."""
@@ -29,6 +31,11 @@ class Engine(Protocol):
     def unite(self, network: nn.Module) -> None:
         """Make a network that is built whole one of all processes: with the weights that rank 0 has, or a share of them
         on each. Raises ConfigError if a process has built another one."""
+        ...
+
+    def shard(self, network: nn.Module) -> None:
+        """From now on this process keeps a share of the network's weights, if the engine shares them out: then all must
+        pass through it equally often. Its parameters are other objects afterwards. Raises ModelError."""
         ...
 
     def backward(self, loss: Tensor) -> None:
@@ -85,8 +92,12 @@ class OneProcess:
 
     rank = 0
     world = 1
+    apart = False
 
     def unite(self, network: nn.Module) -> None:
+        pass
+
+    def shard(self, network: nn.Module) -> None:
         pass
 
     def deal(self, costs: Sequence[int]) -> list[int]:

@@ -44,7 +44,7 @@ class Group:
                 f"process {self.rank} of {self.world} did not meet the others: {_first_line(error)}. Check that all "
                 f"{self.world} are started, and that MASTER_ADDR and MASTER_PORT name a free port that all can reach."
             ) from error
-        atexit.register(self.leave)
+        atexit.register(lambda: self.leave(in_order=True))
 
     def sum(self, value: Tensor) -> Tensor:
         """The sum over all processes, of the type that `value` has."""
@@ -123,12 +123,13 @@ class Group:
         self.leave()
         return error
 
-    def leave(self) -> None:
-        """Have nothing more to do with the others: their calls that wait for this process end with an error."""
+    def leave(self, *, in_order: bool = False) -> None:
+        """Have nothing more to do with the others: their calls that wait for this process end with an error. When all
+        are done they leave `in_order`."""
         if self.apart:
             return
         self.apart = True
-        self._signs.close()
+        self._signs.close(in_order=in_order)
         with contextlib.suppress(Exception):
             dist.destroy_process_group()
 

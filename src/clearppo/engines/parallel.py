@@ -26,6 +26,11 @@ class ParallelEngine(LocalEngine):
         self.group = group
         self.rank, self.world = group.rank, group.world
 
+    @property
+    def apart(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """See Engine."""
+        return self.group.apart
+
     def unite(self, network: nn.Module) -> None:
         """See Engine.unite: all get the weights of rank 0. Other weights of a start model are an error, for the files
         differ."""

@@ -17,6 +17,7 @@ from clearppo.batch import Experience, Rollout, Sequences, Stats
 from clearppo.data.comparisons import ComparisonBatch
 from clearppo.engines.base import Engine
 from clearppo.errors import ClearPPOError, NumbersError
+from clearppo.models.whole import whole
 
 SKIPPED = "faults/skipped_steps"
 """Under which name a step that was not taken is counted in `Stats`."""
@@ -170,7 +171,7 @@ def _finite(value: Any) -> bool:
     """Whether all floating-point tensors in a module's output are finite."""
     match value:
         case Tensor():
-            return not value.is_floating_point() or bool(value.isfinite().all())
+            return not value.is_floating_point() or bool(whole(value).isfinite().all())
         case Mapping():
             return all(_finite(item) for item in value.values())
         case tuple() | list():

@@ -7,6 +7,8 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from clearppo.models.whole import is_shared_out, put, whole
+
 Schedule = Literal["constant", "linear", "cosine", "inverse_sqrt"]
 AdamStyle = Literal["torch", "tf"]
 
@@ -75,15 +77,26 @@ def adamw(
     The critic's parameters may have a rate and an eps of their own. `style` "tf" is TFAdam.
     """
     groups: list[dict[str, Any]] = []
+    first = 0
     of_critic = (critic_learning_rate or learning_rate, eps if critic_eps is None else critic_eps)
     for parameters, (rate, own_eps) in ((actor, (learning_rate, eps)), (critic, of_critic)):
         for decays in (True, False):
             members = [parameter for parameter in parameters if (parameter.ndim >= 2) == decays]
-            if members:
-                decay = weight_decay if decays else 0.0
-                groups.append(
-                    {"params": members, "lr": rate, "initial_lr": rate, "eps": own_eps, "weight_decay": decay}
-                )
+            decay = weight_decay if decays else 0.0
+            for shared_out in (False, True):  # one kernel moves tensors of one kind
+                places = [place for place, member in enumerate(members) if is_shared_out(member) == shared_out]
+                if places:
+                    groups.append(
+                        {
+                            "params": [members[place] for place in places],
+                            "places": [first + place for place in places],
+                            "lr": rate,
+                            "initial_lr": rate,
+                            "eps": own_eps,
+                            "weight_decay": decay,
+                        }
+                    )
+            first += len(members)
     if style == "tf":
         return TFAdam(groups, betas=betas)
     devices = {parameter.device.type for group in groups for parameter in group["params"]}
@@ -95,7 +108,10 @@ def optimiser_state(optimiser: torch.optim.Optimizer) -> list[dict[str, Any]]:
 
     The groups' settings are no part of it: they come from the options, and the rate from the schedule.
     """
-    return [dict(optimiser.state.get(parameter, {})) for parameter, _ in _members(optimiser)]
+    return [
+        {name: whole(value) for name, value in optimiser.state.get(parameter, {}).items()}
+        for parameter, _ in _members(optimiser)
+    ]
 
 
 @torch.no_grad()
@@ -115,8 +131,13 @@ def load_optimiser_state(optimiser: torch.optim.Optimizer, state: Sequence[Mappi
 
 
 def _members(optimiser: torch.optim.Optimizer) -> list[tuple[nn.Parameter, bool]]:
-    """Every parameter in order, and whether a fused kernel moves it."""
-    return [(member, bool(group.get("fused"))) for group in optimiser.param_groups for member in group["params"]]
+    """Every parameter in order, whether shared out or not, and whether a fused kernel moves it."""
+    found: list[tuple[int, nn.Parameter, bool]] = []
+    for group in optimiser.param_groups:
+        places = group.get("places") or range(len(found), len(found) + len(group["params"]))
+        fused = bool(group.get("fused"))
+        found += [(place, member, fused) for place, member in zip(places, group["params"], strict=True)]
+    return [(member, fused) for _, member, fused in sorted(found, key=lambda each: each[0])]
 
 
 def _beside(parameter: nn.Parameter, value: Any, fused: bool) -> Any:
@@ -125,7 +146,9 @@ def _beside(parameter: nn.Parameter, value: Any, fused: bool) -> Any:
         return value
     if value.shape != parameter.shape:  # Adam's count of steps; fused kernels want it beside the parameter
         return value.to(parameter.device if fused else "cpu", copy=True)
-    return torch.zeros_like(parameter, dtype=value.dtype, memory_format=torch.preserve_format).copy_(value)
+    beside = torch.zeros_like(parameter, dtype=value.dtype, memory_format=torch.preserve_format)
+    put(beside, value)
+    return beside
 
 
 def rate_scale(

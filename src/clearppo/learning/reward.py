@@ -93,7 +93,7 @@ def learn_comparisons(
     model.train()  # transformers checkpoints activations in train mode only; every dropout is 0
     try:
         for part, rows in _parts(batch, bounds, engine):
-            if not rows:
+            if not rows:  # for company
                 outputs = _outputs(model, part, objective)
                 engine.backward(0.0 * outputs.sum())
             elif len(pieces := _pieces(part, bounds)) == 1:

@@ -14,6 +14,7 @@ from clearppo.models.fused_layers import is_plain_adapter
 from clearppo.models.head import Head, as_it_is
 from clearppo.models.layout import Layout
 from clearppo.models.network import Network, at, scored
+from clearppo.models.whole import is_shared_out, whole
 
 LOGITS_TOLERANCE = 1e-4
 
@@ -125,6 +126,7 @@ def plain_weights(causal_lm: nn.Module) -> Iterator[tuple[str, Tensor]]:
     """Names and weights of the model as if it had never been wrapped: LoRA deltas added, wrapper names removed."""
     lora = {name: module for name, module in causal_lm.named_modules() if hasattr(module, "get_delta_weight")}
     for name, weight in causal_lm.state_dict().items():
+        weight = whole(weight)
         owner = next((owner for owner in _parents(name) if owner in lora), None)
         if owner is None:
             yield name, weight
@@ -138,8 +140,10 @@ def _with_delta(layer: Any, weight: Tensor) -> Tensor:
     for adapter in layer.active_adapters:
         if adapter not in layer.r:  # of two adapters on one model each may have layers of its own
             continue
-        if weight.dtype == torch.float32 and is_plain_adapter(layer, adapter):  # one pass over the weight, not three
-            a, b = layer.lora_A[adapter].weight, layer.lora_B[adapter].weight
+        # One pass over the weight, not three; and what is shared out over processes must be gathered in any case.
+        quick = weight.dtype == torch.float32 or is_shared_out(layer.lora_A[adapter].weight)
+        if quick and is_plain_adapter(layer, adapter):
+            a, b = whole(layer.lora_A[adapter].weight), whole(layer.lora_B[adapter].weight)
             merged = torch.addmm(merged, b.to(weight.dtype), a.to(weight.dtype), alpha=layer.scaling[adapter])
         else:
             merged = merged + layer.get_delta_weight(adapter).to(weight.dtype)

@@ -14,6 +14,7 @@ from transformers import AutoModelForSequenceClassification
 from clearppo.models.actor import Actor, SeparateCritic, SharedCritic, plain_weights
 from clearppo.models.loading import quiet_transformers
 from clearppo.models.policy import Policy
+from clearppo.models.whole import whole
 
 logger = logging.getLogger(__name__)
 
@@ -27,8 +28,9 @@ def save_actor(actor: Actor, tokenizer: Any, directory: Path) -> None:
 
 def save_adapter(actor: Actor, directory: Path) -> None:
     """The LoRA adapter alone, in PEFT's format; a reward model's on the same trunk is left out."""
+    weights = {name: whole(weight) for name, weight in actor.model.state_dict().items() if "lora_" in name}
     with quiet_transformers():
-        actor.model.save_pretrained(directory, selected_adapters=[actor.model.active_adapter])
+        actor.model.save_pretrained(directory, selected_adapters=[actor.model.active_adapter], state_dict=weights)
     sort_targets(directory)
 
 

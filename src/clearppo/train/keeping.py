@@ -7,7 +7,7 @@ change in learning only. So a round that is given up before it has learned can s
 
 import contextlib
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -18,11 +18,12 @@ from torch import nn
 
 from clearppo.engines.base import Engine
 from clearppo.errors import CheckpointError, ClearPPOError, StopRequested
+from clearppo.models.whole import held, is_shared_out
 from clearppo.rundir import RunDir
 from clearppo.train.chance import undisturbed_chance
 from clearppo.train.checkpoint import Best, Checkpoint, Checkpoints
 from clearppo.train.listener import Listener
-from clearppo.train.parts import CHANCE, Kept
+from clearppo.train.parts import CHANCE, Held, Kept
 from clearppo.train.records import TIMINGS, recorded
 from clearppo.train.stopping import Stopping
 from clearppo.train.undisturbed import undisturbed
@@ -87,7 +88,7 @@ class Keeper:
     On what the run depends beside its options say `marks`, digests of what it reads, and `numbers`: a checkpoint with
     other marks is refused, unless `allow_changed`, and other numbers are a note. `forget` drops what a round left
     behind that no result depends on but for its last bits. Of several processes (`engine`) the first one reads and
-    writes the files of the run.
+    writes the files of the run; `weights` are those that the files hold, which may be shared out.
     """
 
     run_dir: RunDir
@@ -107,6 +108,7 @@ class Keeper:
     forget: Callable[[], None] = lambda: None
     evaluation: Evaluating | None = None
     engine: Engine
+    weights: Callable[[], Iterable[torch.Tensor]] = tuple
     round: str = "iteration"
     noun: str = "model"
     step: int = field(default=0, init=False)
@@ -169,9 +171,16 @@ class Keeper:
 
     def write(self) -> None:
         """Write the checkpoint of where the present round began; it is the `newest` then. Raises RunDirError."""
-        path = self.engine.share(self._write)
+        with held(self._tensors(), here=self.engine.rank == 0):
+            path = self.engine.share(self._write)
         if path is not None:  # None: this process has parted from the one that writes
             self.newest = Checkpoint(Path(path), self.step)
+
+    def _tensors(self) -> Iterator[torch.Tensor]:
+        """Everything that may be shared out over processes and is part of a checkpoint."""
+        yield from self.weights()
+        for _, part in sorted(self.late.items()):
+            yield from part.tensors() if isinstance(part, Held) else ()
 
     def _write(self) -> str:
         """The same, on the process that writes. Where it is."""
@@ -325,6 +334,9 @@ class Keeper:
         return self.evaluation.best if best else None
 
     def _keep(self, error: BaseException, save: Callable[[str, str], None]) -> None:
+        if self.engine.apart and any(map(is_shared_out, self.learned.values())):
+            self.listener.note("nothing more is saved: the weights are shared out over processes that have parted")
+            return
         try:
             if self.every and self._exact:
                 if self.step and (self.newest is None or self.newest.step != self.step):

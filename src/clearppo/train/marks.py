@@ -10,6 +10,8 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from clearppo.models.whole import whole
+
 
 @runtime_checkable
 class Weighed(Protocol):
@@ -27,6 +29,7 @@ def weights_mark(weights: Iterable[tuple[str, Tensor]]) -> str:
     """
     digest = hashlib.sha256()
     for name, weight in weights:
+        weight = whole(weight)
         digest.update(f"{name} {weight.dtype} {tuple(weight.shape)} ".encode())
         digest.update(weight.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()

@@ -21,6 +21,7 @@ from clearppo.learning import Objective, Passes, Ptx
 from clearppo.models.ema import EMA
 from clearppo.models.policy import FrozenReference, Policy
 from clearppo.models.saving import save_actor, save_adapter, save_critic
+from clearppo.models.whole import held
 from clearppo.rollout import Sampler
 from clearppo.rundir import RunDir
 from clearppo.train.best import load_best
@@ -220,6 +221,7 @@ class PPORun:
             evaluation=self.evaluation,
             noun="policy",
             engine=self.engine,
+            weights=self.policy.parameters,
         )  # fmt: skip
 
     def _fresh(self) -> dict[str, Any]:
@@ -269,9 +271,13 @@ class PPORun:
         save_adapter(self.policy.actor, directory / "adapter")
 
     def save(self, name: str, ended: str) -> None:
-        """The policy, its critic, its average and the model card below output_dir; each file appears whole."""
-        if self.engine.rank:
-            return  # the first process writes
+        """The policy, its critic, its average and the model card below output_dir; each file appears whole. Of several
+        processes the first one writes."""
+        with held(self.policy.parameters(), here=self.engine.rank == 0):
+            if self.engine.rank == 0:
+                self._save(name, ended)
+
+    def _save(self, name: str, ended: str) -> None:
         model = self.config.model
         with self.run_dir.whole(name) as directory:
             self._save_policy(directory)

@@ -14,6 +14,7 @@ from clearppo.config import RewardModelConfig, SFTConfig, dump_config
 from clearppo.data import ComparisonSet, SequenceSet
 from clearppo.engines.base import Engine
 from clearppo.models.network import Network
+from clearppo.models.whole import held
 from clearppo.rundir import RunDir
 from clearppo.train.card import CardKind, model_card
 from clearppo.train.checkpoint import Checkpoint, Checkpoints
@@ -135,6 +136,7 @@ class SupervisedRun(ABC, Generic[ConfigT, RowsT]):
             allow_changed=run.allow_changed_options,
             round="step",
             engine=self.engine,
+            weights=self.network.parameters,
         )
 
     def _fresh(self) -> dict[str, Any]:
@@ -167,9 +169,13 @@ class SupervisedRun(ABC, Generic[ConfigT, RowsT]):
         return seen
 
     def save(self, name: str, ended: str) -> None:
-        """The model, what belongs to it and its card below output_dir; each file appears whole."""
-        if self.engine.rank:
-            return  # the first process writes
+        """The model, what belongs to it and its card below output_dir; each file appears whole. The first of several
+        processes writes."""
+        with held(self.network.parameters(), here=self.engine.rank == 0):
+            if self.engine.rank == 0:
+                self._save(name, ended)
+
+    def _save(self, name: str, ended: str) -> None:
         with self.run_dir.whole(name) as directory:
             self.save_model(directory)
             card = model_card(

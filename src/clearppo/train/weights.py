@@ -9,6 +9,7 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from clearppo.errors import CheckpointError
+from clearppo.models.whole import put, whole
 
 
 def weights_state(learned: Mapping[str, nn.Parameter], directory: Path, prefix: str) -> dict[str, Any]:
@@ -22,12 +23,12 @@ def weights_state(learned: Mapping[str, nn.Parameter], directory: Path, prefix: 
         with safe_open(file, framework="pt") as stored:
             for key in stored.keys():  # noqa: SIM118 (no dict)
                 weight = learned.get(prefix + key)
-                if weight is not None and _same_bits(weight, stored.get_tensor(key)):
+                if weight is not None and _same_bits(whole(weight), stored.get_tensor(key)):
                     files[prefix + key] = file.name
     return {
         "prefix": prefix,
         "files": files,
-        "tensors": {name: weight.detach() for name, weight in learned.items() if name not in files},
+        "tensors": {name: whole(weight).detach() for name, weight in learned.items() if name not in files},
     }
 
 
@@ -51,11 +52,11 @@ def load_weights(learned: Mapping[str, nn.Parameter], state: Mapping[str, Any], 
             "--resume_from_checkpoint out."
         )
     for name, weight in state["tensors"].items():
-        learned[name].copy_(weight)
+        put(learned[name], weight)
     for file in sorted(set(state["files"].values())):
         with safe_open(directory / file, framework="pt") as stored:
             for name in [name for name, place in state["files"].items() if place == file]:
-                learned[name].copy_(stored.get_tensor(name.removeprefix(state["prefix"])))
+                put(learned[name], stored.get_tensor(name.removeprefix(state["prefix"])))
 
 
 def _same_bits(weight: Tensor, stored: Tensor) -> bool:
