@@ -88,6 +88,24 @@ def _engine(config: SFTConfig | RewardModelConfig) -> Engine:
     return make_training_engine(config)
 
 
+def _require_one_pass(config: RewardModelConfig, learned: ComparisonSet, tokens: int | None) -> None:
+    """With weights that are shared out all processes pass through the model equally often, so the answers of a
+    comparison must be in it at once. Raises ConfigError."""
+    if config.run.sharding == "none":
+        return
+    most = max(len(texts) for texts in learned.ids)
+    widest = max(len(texts) * max(map(len, texts)) for texts in learned.ids)
+    for option, value, needed in (
+        ("micro_batch_size", config.run.micro_batch_size, most),
+        ("max_tokens_per_microbatch", tokens, widest),
+    ):
+        if value is not None and value < needed:
+            raise ConfigError(
+                f"{option} = {value} and sharding = full: a prompt's answers must be in the model at once, and one "
+                f"needs {needed}. Use --{option} {needed}, or leave out --sharding."
+            )
+
+
 def check_sft(config: SFTConfig) -> None:
     """Read the data, as `build_sft` will. Raises ClearPPOError if it cannot be read."""
     refuse_reward_model(config.model.model_name_or_path)
@@ -175,6 +193,7 @@ def _wired_reward(
     unite(engine, model, config.data.dataset_name, learned)
     _require_space(config, output, model)
     tokens = _micro_batch_tokens(config.run, output, engine, model, model.classifier)
+    _require_one_pass(config, learned, tokens)
     engine.shard(model)
     course = _course(config.run, config.optim, learned.lengths, [sum(map(len, texts)) for texts in learned.ids])
     return RewardRun(

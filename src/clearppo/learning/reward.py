@@ -291,10 +291,11 @@ def _parts(
             groups[-1].append(comparison)
         else:
             groups.append([comparison])
+    idle = division.passes(len(groups)) - len(groups)  # asked before the first pass: all processes must be here
     for taken in groups:
         yield _select(batch, taken, rows, lengths)
     cheapest = min(range(len(batch)), key=lambda c: costs[c])
-    for _ in range(division.passes(len(groups)) - len(groups)):
+    for _ in range(idle):
         yield _select(batch, [cheapest], rows, lengths)[0], []
 
 
