@@ -15,6 +15,7 @@ from clearppo.engines.environment import hush
 
 hush()
 
+import pytest  # noqa: E402
 import torch  # noqa: E402  (it reads the environment once)
 
 torch.set_num_threads(1)
@@ -37,11 +38,22 @@ def die_at(step: int, number: int) -> None:
 
 
 def contract() -> None:
-    """The contract of the engine that these processes have."""
-    from clearppo.build.common import make_engine
+    """The contract of the engines that these processes may have."""
+    from clearppo.engines.environment import place
+    from clearppo.engines.fsdp import ShardedEngine
+    from clearppo.engines.group import meet
+    from clearppo.engines.parallel import ParallelEngine
+    from clearppo.errors import ConfigError
     from tests.contracts.test_engine import keeps_the_contract
 
-    keeps_the_contract(make_engine("cpu"))
+    cpu, here = torch.device("cpu"), place()
+    for kind in (ParallelEngine, ShardedEngine):
+        engine = kind(cpu, meet(here, cpu))
+        assert (engine.rank, engine.world) == (here.rank, 2)
+        keeps_the_contract(engine)
+        torch.manual_seed(here.rank)
+        with pytest.raises(ConfigError, match="the start model is weights of their own, as in weight in process 1"):
+            engine.unite(torch.nn.Linear(2, 2))
 
 
 def main() -> None:

@@ -64,8 +64,10 @@ def pad_id(tokenizer: Any) -> int:
     return int(pad if pad is not None else tokenizer.eos_token_id)
 
 
-def make_engine(device: str) -> LocalEngine:
+def make_engine(device: str, *, deterministic: bool = False) -> LocalEngine:
     """The engine of this process alone, on this device. Raises DeviceError for a device that is not there."""
+    if deterministic:
+        be_deterministic()  # before the device is touched
     here = place()
     engine = LocalEngine(select_device(device) if here.world == 1 else device_of(device, here))
     keep_freed_memory(on_cpu=engine.device.type == "cpu")
@@ -79,9 +81,8 @@ def make_training_engine(config: SFTConfig | RewardModelConfig | PPOConfig) -> E
     Raises DeviceError for a device that is not there; ConfigError for processes that do not fit together;
     DistributedError if they do not meet.
     """
-    if config.run.deterministic:
-        be_deterministic()  # before the device is touched
-    here, engine, sharding = place(), make_engine(config.model.device), config.run.sharding
+    engine = make_engine(config.model.device, deterministic=config.run.deterministic)
+    here, sharding = place(), config.run.sharding
     if here.world > 1:
         return _one_of_many(engine.device, here, sharding, values(config))
     if sharding != "none":

@@ -140,8 +140,7 @@ def _wired(
     )  # fmt: skip
     summary = summarise(
         config, policy, prompts, others, decoder=sampler.decoder, recipe=recipe, passes=passes,
-        reward_model=reward_model, evaluation=None if measures is None else measures.facts(config),
-        device=engine.device,
+        reward_model=reward_model, evaluation=measures.facts(config) if measures else None, device=engine.device,
     )  # fmt: skip
     return PPORun(
         config=config,

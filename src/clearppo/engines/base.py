@@ -21,8 +21,11 @@ class Engine(Protocol):
     device: torch.device
     rank: int
     world: int
-    apart: bool
-    """This process has parted from the others, by an error, and can ask them nothing any more."""
+
+    @property
+    def apart(self) -> bool:
+        """Whether this process has parted from the others, by an error, and can ask them nothing any more."""
+        ...
 
     def wrap(self, module: ModuleT) -> ModuleT:
         """Place a module on the device."""

@@ -37,9 +37,9 @@ class ShardedEngine(ParallelEngine):
             )
         for layer in layers:
             if not isinstance(layer, FSDPModule):
-                fully_shard(layer, mesh=self._mesh, reshard_after_forward=True)
-                layer.set_gradient_divide_factor(1.0)  # losses are over global counts: gradients are sums
-                layer.set_force_sum_reduction_for_comms(True)
+                sharded: Any = fully_shard(layer, mesh=self._mesh, reshard_after_forward=True)
+                sharded.set_gradient_divide_factor(1.0)  # losses are over global counts: gradients are sums
+                sharded.set_force_sum_reduction_for_comms(True)
 
     def passes(self, n: int) -> int:
         """See batch.Division: a layer's weights are gathered by all, so all make as many passes as the busiest."""

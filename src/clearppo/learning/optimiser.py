@@ -109,7 +109,10 @@ def optimiser_state(optimiser: torch.optim.Optimizer) -> list[dict[str, Any]]:
     The groups' settings are no part of it: they come from the options, and the rate from the schedule.
     """
     return [
-        {name: whole(value) for name, value in optimiser.state.get(parameter, {}).items()}
+        {
+            name: whole(value) if isinstance(value, torch.Tensor) else value
+            for name, value in optimiser.state.get(parameter, {}).items()
+        }
         for parameter, _ in _members(optimiser)
     ]
 
