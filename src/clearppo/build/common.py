@@ -16,6 +16,7 @@ from clearppo.engines.local import (
     keep_freed_memory,
     select_device,
 )
+from clearppo.engines.peak import Peak
 from clearppo.errors import ConfigError
 from clearppo.models.build import Lora, make_policy
 from clearppo.models.loading import (
@@ -54,6 +55,7 @@ def make_engine(device: str, *, deterministic: bool = False) -> LocalEngine:
     if deterministic:
         be_deterministic()  # before the device is touched
     engine = LocalEngine(select_device(device))
+    Peak(engine.device).forget()  # a run's memory is counted from here
     keep_freed_memory(on_cpu=engine.device.type == "cpu")
     return engine
 

@@ -19,6 +19,7 @@ from torch import nn
 from clearppo.errors import CheckpointError, ClearPPOError, StopRequested
 from clearppo.learning.optimiser import load_optimiser_state, optimiser_state
 from clearppo.rundir import RunDir
+from clearppo.train.alarms import RunAlarms
 from clearppo.train.chance import chance_state, set_chance, undisturbed_chance
 from clearppo.train.checkpoint import Best, Checkpoint, Checkpoints
 from clearppo.train.listener import Listener
@@ -30,6 +31,11 @@ from clearppo.train.weights import load_weights, weights_state
 STARTED, FINISHED = "started.json", "finished.json"
 P = ParamSpec("P")
 R = TypeVar("R")
+
+
+def machine() -> dict[str, Any]:
+    """What the last bits of a number depend on here, beside the device."""
+    return {"clearppo": version("clearppo"), "torch": str(torch.__version__), "threads": torch.get_num_threads()}
 
 
 @runtime_checkable
@@ -124,7 +130,7 @@ class Keeper:
     `save_model` writes. `early` parts may change while a round samples and judges, `late` ones in learning only.
     On what the run depends beside its options say `marks`, digests of what it reads, and `numbers`: a checkpoint with
     other marks is refused, unless `allow_changed`, and other numbers are a note. `forget` drops what a round left
-    behind that no result depends on but for its last bits.
+    behind that no result depends on but for its last bits. `watch` looks for alarms when a round is over.
     """
 
     run_dir: RunDir
@@ -143,6 +149,7 @@ class Keeper:
     allow_changed: bool = False
     forget: Callable[[], None] = lambda: None
     evaluation: Evaluating | None = None
+    watch: RunAlarms | None = None
     round: str = "iteration"
     noun: str = "model"
     step: int = field(default=0, init=False)
@@ -156,8 +163,9 @@ class Keeper:
         self._stopping = Stopping(self.listener, round=self.round)
 
     def announce(self, objective: str) -> None:
-        """Note for who looks at the run while it goes on: what it optimises and how long. Raises RunDirError."""
-        about = {"rounds": self.n_rounds, "objective": objective}
+        """Note for who looks at the run: what it optimises, how long, and what its last bits depend on. Raises
+        RunDirError."""
+        about = {"rounds": self.n_rounds, "objective": objective, "numbers": self.numbers, "machine": machine()}
         self.run_dir.write(STARTED, json.dumps(about, ensure_ascii=False) + "\n")
 
     def learning(self, learn: Callable[P, R]) -> Callable[P, R]:
@@ -178,14 +186,17 @@ class Keeper:
         self._measure(step, loop)
 
     def __call__(self, step: int, **loop: Any) -> None:
-        """See Between. Raises StopRequested if that was asked for, and what measuring and writing raise."""
+        """See Between. Raises StopRequested if that was asked for, and what measuring, writing and alarms raise."""
+        loop = self.watch.look(step, loop) if self.watch else loop
         self._note(step, loop, measured=False)
         self._stopping.interruptible = True  # raises if the round was finished only to end there
         best = self._measure(step, loop)
-        if self.every and (best or step % self.every == 0):
+        if self.every and (best or (self.watch and self.watch.checkpoint) or step % self.every == 0):
             self._stopping.interruptible = False
             self.write()
             self._stopping.interruptible = True
+        if self.watch:
+            self.watch.follow(step, loop)
 
     def left_out(self) -> dict[str, Any]:
         """The round that has begun was given up for good, before it learned: the arguments of `begin` for the next."""
@@ -201,7 +212,7 @@ class Keeper:
     def write(self) -> Checkpoint:
         """Write the checkpoint of where the present round began. Raises RunDirError."""
         tree: dict[str, Any] = {
-            "about": {"marks": dict(self.marks), "numbers": dict(self.numbers), "machine": self._machine()},
+            "about": {"marks": dict(self.marks), "numbers": dict(self.numbers), "machine": machine()},
             "round": self._noted,
             "late": {name: part.state() for name, part in self.late.items()},
         }
@@ -366,9 +377,6 @@ class Keeper:
         new = "is written" if self.newest.step == self.step and self._exact else "is the newest"
         return f"{self.newest.path.name} {new}: go on with --resume_from_checkpoint auto"
 
-    def _machine(self) -> dict[str, Any]:
-        return {"clearppo": version("clearppo"), "torch": str(torch.__version__), "threads": torch.get_num_threads()}
-
     def _check(self, about: Mapping[str, Any]) -> None:
         """Raises CheckpointError if a checkpoint is of a run with other models or data; notes what may move a bit."""
         before = about["marks"]
@@ -381,7 +389,7 @@ class Keeper:
             )
         if other:
             self.listener.note(f"goes on with other {' and other '.join(other)}, as allowed")
-        was, now = {**about["numbers"], **about["machine"]}, {**self.numbers, **self._machine()}
+        was, now = {**about["numbers"], **about["machine"]}, {**self.numbers, **machine()}
         moved = [f"{name} was {was.get(name)}, is {value}" for name, value in now.items() if was.get(name) != value]
         if moved:
             self.listener.note(f"the last bits may differ from those of a run that never stopped: {'; '.join(moved)}")
