@@ -7,6 +7,7 @@ from typing import Any
 
 from benchmarks.apart import argument
 from benchmarks.host import host
+from clearppo.build.plan import plan_run
 from clearppo.build.ppo import build_ppo
 from clearppo.build.steps import build_reward, build_sft
 from clearppo.config import PPOConfig, RewardModelConfig, SFTConfig, load_config
@@ -37,6 +38,16 @@ def measured(step: str, flags: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def planned(step: str, flags: dict[str, Any]) -> dict[str, Any]:
+    """The same of the plan alone."""
+    plan = plan_run(load_config(STEPS[step][0], flags={**flags, "output_dir": "nowhere"}))
+    return {
+        "planned_bytes": plan.peak_bytes,
+        "planned_phase": plan.peak_phase,
+        "planned_s": plan.seconds_per_iteration,
+    }
+
+
 if __name__ == "__main__":
     given = argument()
-    print(json.dumps(measured(given["step"], given["flags"])))
+    print(json.dumps((measured if given["train"] else planned)(given["step"], given["flags"])))

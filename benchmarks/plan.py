@@ -1,7 +1,8 @@
 """How near `clearppo plan` comes to the peak memory that is measured, over a grid of runs. Run it from the root:
 
     .venv/bin/python -m benchmarks.plan
-    .venv/bin/python -m benchmarks.plan --only shared-16-48,sft
+    .venv/bin/python -m benchmarks.plan --only "shared; SFT, LoRA"
+    .venv/bin/python -m benchmarks.plan --again runs/benchmarks/plan.json     # plan anew, train nothing
     .venv/bin/python -m benchmarks.plan --smoke
 
 Every run is one of a command, in a process of its own: a few iterations with answers of full length, and its final
@@ -84,16 +85,15 @@ def arguments() -> argparse.ArgumentParser:
     options.add_argument("--only", default=None, help="some of the runs, with ; between them")
     options.add_argument("--device", default="auto")
     options.add_argument("--smoke", action="store_true", help="tiny models only, to see that it runs")
-    options.add_argument("--again", type=Path, default=None, help="print the table of a file that was written before")
+    options.add_argument("--again", type=Path, default=None, help="plan anew what this file has measured, untrained")
     options.add_argument("--output", type=Path, default=Path("runs/benchmarks/plan.json"))
     return options
 
 
 def measure(chosen: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Run every case; one that fails is noted, and the others go on."""
-    if chosen.again is not None:
-        return json.loads(chosen.again.read_text(encoding="utf-8"))
-    wanted = list(SMOKE) if chosen.smoke else list(CASES)
+    known = {} if chosen.again is None else json.loads(chosen.again.read_text(encoding="utf-8"))["results"]
+    wanted = [name for name in known if name in CASES] or list(SMOKE if chosen.smoke else CASES)
     if chosen.only is not None:
         wanted = [name.strip() for name in chosen.only.split(";")]
         if unknown := [name for name in wanted if name not in CASES]:
@@ -103,10 +103,11 @@ def measure(chosen: argparse.Namespace, folder: Path) -> dict[str, Any]:
     failed: dict[str, str] = {}
     for name in wanted:
         step, own = CASES[name]
-        progress(f"measuring {name} ...")
+        progress(f"{'planning' if known else 'measuring'} {name} ...")
         flags = {"device": chosen.device, "save_steps": 0, **common[step], **_named(own, common["models"])}
         try:
-            results[name] = apart("benchmarks.one_plan", {"step": step, "flags": flags})
+            found = apart("benchmarks.one_plan", {"step": step, "flags": flags, "train": not known})
+            results[name] = known.get(name, {}) | found
         except RunFailedError as error:
             failed[name] = str(error)
             progress(str(error))

@@ -4,7 +4,7 @@ output_dir/
   config.yaml         every option of the run, resolved; `clearppo ppo --config` takes it again
   metrics.jsonl       one line an iteration (PPO) or a step (sft, reward): what options, data and seed determine, so
                       that equal runs have equal files
-  timings.jsonl       the same of what depends on the clock: seconds, tokens a second
+  timings.jsonl       the same of what depends on the machine: seconds, tokens a second, memory
   samples.jsonl       answers, now and then
   alarms.jsonl        of PPO: what went wrong by the rules of docs/alarms.md, from when to when
   README.md           the model card
@@ -26,6 +26,7 @@ output_dir/
   checkpoint-12/      what the run needs to go on after 12 iterations (PPO) or steps, by train/checkpoint.py: the
                       model, training_state/, config.yaml, manifest.json
   best.json           which checkpoint was the best so far
+  plan.json           what the run was planned to take, memory and time, and what it took (docs/plan.md)
   started.json        how many iterations or steps the run is to have, and its objective in one line
   finished.json       how many iterations or steps were done when the run came to its end
 """

@@ -5,7 +5,20 @@ from dataclasses import replace
 import pytest
 
 from clearppo.plan.job import KEPT_LOGITS
-from clearppo.plan.memory import HOLES, MOST, budget, kept_and_logits, kv_cache, lean, memory, tokens_in
+from clearppo.plan.memory import (
+    HOLES,
+    KERNELS,
+    KERNELS_OF_STEP,
+    MOST,
+    MOST_KERNELS,
+    budget,
+    kept_and_logits,
+    kv_cache,
+    lean,
+    memory,
+    passing_bytes,
+    tokens_in,
+)
 from clearppo.plan.shape import kept_numbers, layer_bytes, token_bytes
 from tests.plan.shapes import SMALL, job
 
@@ -14,11 +27,11 @@ def test_what_a_token_keeps_in_a_layer() -> None:
     sizes = {"hidden": 8, "attention": 8, "keys": 4, "wide": 16}
     assert kept_numbers(**sizes, fused=True) == (16, 16 + 16 + 8 + 32)
     assert kept_numbers(**sizes, fused=False) == (16, 16 + 16 + 8 + 16 + 64)
-    # 16 numbers of 4 bytes, 72 of 2; and 4 heads' weights of 10 tokens
-    assert layer_bytes(SMALL, length=10, stream=4, work=2, scores=False) == 64 + 144
+    # 16 numbers of 4 bytes, 72 of 2; and queries and keys once more, or 4 heads' weights of 10 tokens
+    assert layer_bytes(SMALL, length=10, stream=4, work=2, scores=False) == 64 + 144 + 24
     assert layer_bytes(SMALL, length=10, stream=4, work=2, scores=True) == 64 + 144 + 80
     whole = token_bytes(SMALL, length=10, stream=4, work=4)
-    assert whole == 2 * (16 + 72) * 4
+    assert whole == 2 * (16 + 72 + 12) * 4
     assert token_bytes(SMALL, length=10, stream=4, work=4, frozen=1) == whole // 2
     assert token_bytes(SMALL, length=10, stream=4, work=4, checkpointing=True) == 2 * 8 * 4 + whole // 2
 
@@ -60,7 +73,9 @@ def test_frozen_layers_learn_nothing() -> None:
 def test_one_micro_batch_or_several() -> None:
     """In one, activations go while gradients come; in several, both are there."""
     one, several = job(), job(micro_rows=2)
-    kept = several.tokens * several.kept_by_token
+    passing = 5 * 16 * 4 + 4 * 8 * 4  # of one layer, while it goes back
+    assert passing_bytes(several) == passing
+    kept = several.tokens * (several.kept_by_token + passing)
     assert several.tokens == 20
     learning = memory(several, process=0).phases["learning"]
     assert learning["gradients"] == 4 * (1840 + 8 + 800)  # the tied embedding's own comes last
@@ -102,3 +117,24 @@ def test_tokens_of_a_budget() -> None:
     assert tokens_in(1e18, 0, 8) == MOST
     assert budget(job(), 1e12) == MOST
     assert budget(job(critic="separate"), 1e5) <= budget(job(), 1e5)
+
+
+def test_kernels_of_decode_steps() -> None:
+    """In bfloat16 on a CPU one set for each length of an answer, more with time, and at most what the cache holds."""
+    few, many = (job(device="cpu", autocast=True, rounds=rounds) for rounds in (2, 1000))
+    process = [memory(one, process=0).phases["sampling"]["process"] for one in (few, many)]
+    assert process == [KERNELS + 6 * KERNELS_OF_STEP, KERNELS + 12 * KERNELS_OF_STEP]
+    long = memory(replace(many, response=5000), process=0).phases["sampling"]
+    assert long["process"] == MOST_KERNELS
+    assert memory(replace(few, autocast=False), process=0).phases["sampling"]["process"] == KERNELS
+    assert memory(job(), process=5.0).phases["sampling"]["process"] == 5.0
+
+
+def test_weights_in_half_precision_run_by_other_layers() -> None:
+    """Transformers' own keep more, and their norms in float32."""
+    one = job(stream=2)
+    per_layer = 2 * 8 * 4 + (4 * 8 + 2 * 8 + 2 * 4 + 4 * 16) * 2
+    assert one.kept_by_token == 2 * per_layer
+    scores = replace(one, device="cpu")
+    assert scores.kept_by_token == 2 * (per_layer + 4 * 10 * 2)
+    assert replace(scores, response=300).kept_by_token == 2 * per_layer

@@ -23,7 +23,7 @@ from clearppo.train.checkpoint import Checkpoints
 from clearppo.train.doctor import machine
 from clearppo.train.doctor.examine import Pairs, examine
 from clearppo.train.doctor.finding import Diagnosis, Finding
-from clearppo.train.doctor.supervised import examine_supervised
+from clearppo.train.doctor.supervised import step_findings
 from clearppo.train.listener import Listener, Silence
 
 
@@ -100,7 +100,11 @@ def _looked_at(
         steps = build_sft(config, listener=listener, place=place)
     else:
         steps = build_reward(config, listener=listener, place=place)
-    return examine_supervised(steps, tell=tell), steps.course.n_steps
+    tell("reading texts and templates")
+    found = Diagnosis(step=config.command)
+    rows = steps.learned, steps.held_out
+    found.add(*step_findings(config, steps.tokenizer, steps.network, *rows, steps.summary.objective))
+    return found, steps.course.n_steps
 
 
 def _disk(config: TrainConfig, needed: int) -> Finding:

@@ -10,6 +10,7 @@ import click
 
 from clearppo.cli.step_command import step_command
 from clearppo.config import PPOConfig, RewardModelConfig, SFTConfig, load_one_step
+from clearppo.errors import RunDirError
 
 if TYPE_CHECKING:
     from clearppo.train.doctor.finding import Diagnosis
@@ -22,17 +23,21 @@ def run(step: str, recipe: str | None, config: Path | None, flags: dict[str, Any
     """Look, show what was found, and return the exit code."""
     loaded = load_one_step(step, recipe=recipe, config_path=config, flags=flags)
     assert isinstance(loaded, PPOConfig | SFTConfig | RewardModelConfig)
+    file: Path | None = own["json"]
+    if file is not None and not file.expanduser().absolute().parent.is_dir():
+        raise RunDirError(f"--json {file}: there is no directory {file.parent}. Make it, or name another file.")
     from clearppo.build.doctor import diagnose
     from clearppo.rundir import disk_errors
 
     with _progress() as (tell, listener):
         found = diagnose(loaded, pairs=own["pairs"], tell=tell, listener=listener)
-    file: Path | None = own["json"]
     if file is not None:
         from clearppo.disk import replace_whole
 
-        with disk_errors(file, "-json FILE", any_cause=True):
-            replace_whole(file, (json.dumps(found.to_json(), indent=2, ensure_ascii=False) + "\n").encode())
+        with disk_errors(file, "json", any_cause=True):
+            replace_whole(
+                file.expanduser(), (json.dumps(found.to_json(), indent=2, ensure_ascii=False) + "\n").encode()
+            )
     show(found)
     return STOPPED if found.verdict == "stop" else 0
 
@@ -87,9 +92,10 @@ def conclusion(found: "Diagnosis") -> str:
     if stops:
         also = f" Then look at {', '.join(looks)}." if looks else ""
         return f"Do not start this run yet: {', '.join(stops)}.{also}"
+    left = f" {len(found.not_checked)} were not made." if found.not_checked else ""
     if looks:
-        return f"This run can start; look at {', '.join(looks)} first."
-    return f"This run can start: all {len(found.findings)} checks are ok."
+        return f"This run can start; look at {', '.join(looks)} first.{left}"
+    return f"This run can start: {len(found.findings)} checks are ok.{left}"
 
 
 doctor = step_command(

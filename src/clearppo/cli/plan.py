@@ -95,7 +95,7 @@ def _keep(found: dict[str, Any], file: Path | None) -> None:
     from clearppo.disk import replace_whole
     from clearppo.rundir import disk_errors
 
-    with disk_errors(file, "-json FILE", any_cause=True):
+    with disk_errors(file, "json", any_cause=True):
         replace_whole(file, (json.dumps(found, indent=2, ensure_ascii=False) + "\n").encode())
 
 

@@ -28,9 +28,9 @@ class AlarmsConfig(Section):
         _LOOKED_FOR,
     ] = Field(
         default=[],
-        description="What is done when an alarm begins, once: alarm=action, or all=action. note: nothing else; off: not "
-        "looked for; checkpoint; raise_kl: kl_coef x 1.5; lower_lr: learning rates x 0.5; rollback: to a checkpoint "
-        "from before, and on with other answers; stop: end the run (exit code 3).",
+        description="What is done when an alarm begins, once: alarm=action, or all=action. note: nothing else; off: "
+        "not looked for; checkpoint; raise_kl: kl_coef x 1.5; lower_lr: learning rates x 0.5; rollback: to a "
+        "checkpoint from before, and on with other answers; stop: end the run (exit code 3).",
     )
 
     @property

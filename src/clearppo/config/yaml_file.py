@@ -63,8 +63,10 @@ def read_file(schema: Schema, path: Path, *, missing_ok: bool = False) -> tuple[
 
 def has_pipeline(path: Path) -> bool:
     """Whether this is a file of a pipeline: a YAML mapping with `pipeline:` in it. What cannot be read is none."""
+    loader: Any = None  # PyYAML's loaders are not typed
     try:
-        root = yaml.compose(path.expanduser().read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+        loader = yaml.SafeLoader(path.expanduser().read_text(encoding="utf-8"))
+        root: yaml.Node | None = loader.get_single_node()
     except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError):
         return False
     return isinstance(root, yaml.MappingNode) and any(key.value == STEPS[0] for key, _ in root.value)

@@ -8,7 +8,7 @@ from clearppo.plan.memory import Table
 from clearppo.plan.time import Speed, seconds
 
 RANK = 16
-MOST = 2**20
+MOST = 1_000_000  # what batch_size may be
 Memory = Callable[[Job], Table]
 
 

@@ -86,7 +86,7 @@ class Job:
     @property
     def keeps_scores(self) -> bool:
         """Whether attention keeps its weights for the backward pass."""
-        return self.device == "cpu" and self.work == 2 and self.longest <= SHORT and self.policy.fused
+        return self.device == "cpu" and self.work == 2 and self.longest <= SHORT
 
     @property
     def adapters(self) -> float:
@@ -127,8 +127,10 @@ class Job:
 
     def kept(self, length: int, *, checkpointing: bool) -> int:
         """The same of a text of so many tokens."""
+        # Layers of our own differ too much from transformers' where the weights themselves are rounded.
+        shape = self.policy if self.stream == FLOAT else replace(self.policy, fused=False)
         return token_bytes(
-            self.policy, length=length, stream=self.stream, work=self.work, scores=self.keeps_scores,
+            shape, length=length, stream=self.stream, work=self.work, scores=self.keeps_scores,
             checkpointing=checkpointing, frozen=self.frozen_layers,
         )  # fmt: skip
 

@@ -16,8 +16,9 @@ HOLES = 0.4
 """Of gradients and activations, on a CPU (benchmarks/plan.py)."""
 SLACK = 0.06
 """Of what is allocated, elsewhere."""
-KERNELS, KERNELS_HALF = 60 * MIB, 130 * MIB
-"""On a CPU, in float32 and in bfloat16 (benchmarks/plan.py)."""
+KERNELS, KERNELS_OF_STEP, MOST_KERNELS = 30 * MIB, 2.15 * MIB, 560 * MIB
+"""On a CPU: what oneDNN keeps of kernels; in bfloat16 more for each step of decoding, which has a length of its own;
+and what the thousand of them take that it keeps at most (benchmarks/plan.py)."""
 MOST = 2**18
 """Tokens; more at once make no product faster, and with a bound a small model has the same budget everywhere."""
 ROLES = (
@@ -195,7 +196,15 @@ def kept_and_logits(job: Job) -> tuple[float, float]:
     """Bytes of activations and of logits that a micro-batch keeps for its backward pass."""
     of_texts = job.kept(job.ptx_length, checkpointing=job.checkpointing) * min(job.tokens, job.ptx * job.ptx_length)
     learned = job.rows * (0 if job.step == "reward" else job.response)
-    return max(job.tokens * job.kept_by_token, of_texts), job.kept_logits(learned)
+    kept = max(job.tokens * job.kept_by_token, of_texts)
+    return kept + job.tokens * passing_bytes(job), job.kept_logits(learned)
+
+
+def passing_bytes(job: Job) -> int:
+    """Bytes a token that the backward pass of one layer holds beside what was kept: the slopes of the widest states, of
+    some residual states in float32, and where attention is made of plain products its scores in float32."""
+    scores = 5 * job.policy.heads * job.longest * FLOAT if job.keeps_scores else 0
+    return 5 * job.policy.wide * job.work + 4 * job.policy.hidden * FLOAT + scores
 
 
 def _learning(job: Job) -> Roles:
@@ -232,8 +241,11 @@ def _kernels(job: Job) -> float:
     """What oneDNN keeps of the kernels that it made for products of each size, of which PPO has many."""
     if job.device != "cpu" or job.step != "ppo":
         return 0.0
-    # Answers of other lengths need other ones: within some twenty iterations there are twice as many.
-    return (KERNELS_HALF if job.work == 2 else KERNELS) * min(1 + (job.rounds - 2) / 20, 2)
+    if job.work != 2:
+        return KERNELS
+    # Other numbers of rows need other ones: within some twenty iterations there are twice as many.
+    rounds = min(1 + (job.rounds - 2) / 20, 2)
+    return min(KERNELS + rounds * job.response * KERNELS_OF_STEP, MOST_KERNELS)
 
 
 def _with_holes(job: Job, phase: str, roles: Roles) -> Roles:

@@ -68,11 +68,15 @@ def kept_numbers(*, hidden: int, attention: int, keys: int, wide: int, fused: bo
 
 def layer_bytes(shape: Shape, *, length: int, stream: int, work: int, scores: bool) -> int:
     """Bytes that one token of a text of `length` tokens keeps in a layer: `stream` and `work` are the bytes of a number
-    of the residual stream and of a product; `scores`: attention keeps its weights."""
+    of the residual stream and of a product. `scores`: attention keeps its weights, and values of its own; elsewhere
+    the values of fused layers are a view that keeps the queries and keys beside them, too."""
     states, read = kept_numbers(
         hidden=shape.hidden, attention=shape.attention, keys=shape.keys, wide=shape.wide, fused=shape.fused
     )
-    return states * stream + (read + (shape.heads * length if scores else 0)) * work
+    beside = shape.attention + shape.keys if shape.fused else 0
+    # transformers' norms keep their states in float32.
+    stream = stream if shape.fused else max(stream, 4)
+    return states * stream + (read + (shape.heads * length if scores else beside)) * work
 
 
 def token_bytes(

@@ -14,7 +14,7 @@ from clearppo.models.policy import Policy, analyze_in_micro_batches
 from clearppo.train.doctor.finding import Finding, Problem, finding
 from clearppo.train.doctor.template import evenly
 
-N_PROMPTS, N_ANSWERS = 16, 2
+N_PROMPTS, N_ANSWERS, FEWEST = 16, 2, 8
 MOST_TOKENS = 16384
 """So many tokens are sampled at most: with long answers, fewer prompts."""
 TOKENS_READ = 1024

@@ -3,20 +3,22 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 
 from clearppo.batch import Prompts, Rollout
-from clearppo.core.normalise import FixedMoments
+from clearppo.config import PPOConfig
+from clearppo.core.normalise import FixedMoments, ScoreScaling
+from clearppo.data import PromptSet
 from clearppo.data.comparisons import Comparison
 from clearppo.errors import ClearPPOError, ModelError, NumbersError, ScoreError
 from clearppo.feedback import judge
-from clearppo.feedback.scorer import WeightedScorer
+from clearppo.feedback.scorer import Scorer, WeightedScorer
 from clearppo.learning import credit
 from clearppo.models.loading import stop_token_ids
-from clearppo.models.policy import analyze_in_micro_batches
-from clearppo.rollout import sample
+from clearppo.models.policy import Policy, analyze_in_micro_batches
+from clearppo.rollout import Sampler, sample
 from clearppo.train.agreement import agreement
 from clearppo.train.chance import seed_chance
 from clearppo.train.doctor import answers, asking, learning, rewards
@@ -25,7 +27,6 @@ from clearppo.train.doctor.brief import static_findings
 from clearppo.train.doctor.finding import CHECKS, Diagnosis, Finding
 from clearppo.train.doctor.judge_model import Judge, reward_tokenizer
 from clearppo.train.doctor.template import evenly
-from clearppo.train.run import PPORun
 from clearppo.train.selfcheck import TOLERANCE_BF16, tolerance_of
 
 MOST_TEXTS = 512
@@ -46,7 +47,57 @@ class Pairs:
     source: str
 
 
-def examine(run: PPORun, *, pairs: Pairs | None, tell: Tell) -> Diagnosis:
+@runtime_checkable
+class BuiltRun(Protocol):
+    """A run of PPO as build/ppo.py makes it, as far as it is looked at (train/run.py looks at this room itself)."""
+
+    @property
+    def config(self) -> PPOConfig: ...
+
+    @property
+    def policy(self) -> Policy: ...
+
+    @property
+    def reference(self) -> Any: ...
+
+    @property
+    def sampler(self) -> Sampler: ...
+
+    @property
+    def scorer(self) -> Scorer: ...
+
+    @property
+    def scaling(self) -> ScoreScaling | None: ...
+
+    @property
+    def engine(self) -> Any: ...
+
+    @property
+    def kl(self) -> Any: ...
+
+    @property
+    def recipe(self) -> Any: ...
+
+    @property
+    def passes(self) -> Any: ...
+
+    @property
+    def prompts(self) -> PromptSet: ...
+
+    @property
+    def tokenizer(self) -> Any: ...
+
+    @property
+    def pad_id(self) -> int: ...
+
+    @property
+    def summary(self) -> Any: ...
+
+    @property
+    def evaluation(self) -> Any: ...
+
+
+def examine(run: BuiltRun, *, pairs: Pairs | None, tell: Tell) -> Diagnosis:
     """Every check that needs the models; nothing is learned and nothing written. `tell` hears what is being done.
 
     `run.scorer` is asked about ten times for a handful of answers. Raises nothing for what a check finds.
@@ -73,7 +124,7 @@ def examine(run: PPORun, *, pairs: Pairs | None, tell: Tell) -> Diagnosis:
     return found
 
 
-def _static(run: PPORun) -> list[Finding]:
+def _static(run: BuiltRun) -> list[Finding]:
     held_out = () if run.evaluation is None else run.evaluation.prompts.texts
     return static_findings(run.config, run.tokenizer, run.prompts, run.policy.actor.causal_lm, held_out)
 
@@ -88,7 +139,7 @@ def _failed(name: str, sentence: str) -> Finding:
 class Patient:
     """A run that is looked at, and where the findings go."""
 
-    run: PPORun
+    run: BuiltRun
     found: Diagnosis
     tell: Tell
 
@@ -99,10 +150,12 @@ class Patient:
         return stop_token_ids(self.run.policy.actor.causal_lm, self.run.tokenizer, list(sampling.stop_token_ids))
 
     def sampled(self) -> Rollout:
-        """Answers to a few prompts, two each; their old log-probs are the sampler's."""
+        """Answers to a few prompts, two each or more; their old log-probs are the sampler's."""
         run, config = self.run, self.run.config
         n = answers.n_prompts(config.sampling.response_length, len(run.prompts))
-        places = [i for i in evenly(len(run.prompts), n) for _ in range(answers.N_ANSWERS)]
+        places = [
+            i for i in evenly(len(run.prompts), n) for _ in range(max(answers.N_ANSWERS, -(-answers.FEWEST // n)))
+        ]
         self.tell(f"sampling {len(places)} answers")
         prompts = run.prompts.batch(places, run.pad_id).to(run.engine.device)
         return sample(
@@ -162,6 +215,8 @@ class Patient:
             rows = asking.scorable(run.scorer, rollout) if time.perf_counter() - began < PATIENCE else []
             rollout = asking.chosen(rollout, rows) if rows else rollout
             replies = asking.ask(run.scorer, rollout) if rows else replies
+        if replies.scores is not None and len(replies.finite) < FEWEST:
+            found.add(rewards.too_few(replies))
         if replies.scores is None or len(replies.finite) < FEWEST:
             found.leave_out([*REWARD_CHECKS, "critic_start", "kl_against_reward"], "the answers have no scores")
             return
@@ -305,7 +360,7 @@ class Patient:
         self.found.add(rewards.reward_pairs(agreement(right), pairs.source))
 
 
-def _price(run: PPORun) -> learning.Price:
+def _price(run: BuiltRun) -> learning.Price:
     config = run.config
     kl, batch = config.kl, config.run.batch_size
     return learning.Price(

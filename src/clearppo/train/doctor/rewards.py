@@ -62,6 +62,14 @@ def reward_failed(replies: Replies, name: str, what: str = "the policy's own ans
     )
 
 
+def too_few(replies: Replies) -> Finding:
+    """The finding where hardly an answer has a score."""
+    measured = f"{len(replies.finite)} of {len(replies.total or ())} answers have a score"
+    reason = "Without scores there is nothing to learn from."
+    mend = "Look at what the sources say of such answers: None, or null from a server, means not applicable."
+    return finding("reward_finite", measured, [Problem("stop", reason, mend)], "")
+
+
 def reward_finite(replies: Replies) -> Finding:
     """Whether every answer has a score; those that are not finite were refused before."""
     scores, missing = replies.finite, len(replies.total or ()) - len(replies.finite)

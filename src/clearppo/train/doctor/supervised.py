@@ -1,9 +1,9 @@
 """The checks on a run of `clearppo sft` or `clearppo reward` that is built and not begun: its texts and its tokenizer.
 Nothing is computed with the model."""
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Hashable, Sequence
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from clearppo.config import RewardModelConfig, SFTConfig
 from clearppo.data import ComparisonSet, SequenceSet
@@ -12,14 +12,10 @@ from clearppo.models.loading import stop_token_ids
 from clearppo.models.network import Network
 from clearppo.train.agreement import agreement
 from clearppo.train.doctor.answers import id_problems
-from clearppo.train.doctor.finding import Diagnosis, Finding, Problem, finding
+from clearppo.train.doctor.finding import Finding, Problem, finding
 from clearppo.train.doctor.prompts import duplicate_prompts, pad, prompts_length
 from clearppo.train.doctor.spellings import strangers
 from clearppo.train.doctor.template import BELONGS, N_READ, evenly, out_of_range, strange_words, unknown_tokens
-
-if TYPE_CHECKING:
-    from clearppo.train.reward import RewardRun
-    from clearppo.train.sft import SFTRun
 
 LITTLE = 0.01
 """A smaller share of all tokens is hardly worth reading the rest for."""
@@ -27,14 +23,6 @@ UNENDED = 0.5
 LONGER_LOOK, LONGER_STOP = 0.7, 0.9
 FEW_PAIRS = 50
 CONTRADICT_LOOK, CONTRADICT_STOP = 0.02, 0.2
-
-
-def examine_supervised(run: "SFTRun | RewardRun", *, tell: Callable[[str], None]) -> Diagnosis:
-    """Every check on such a run; nothing is learned and nothing written."""
-    tell("reading texts and templates")
-    found = Diagnosis(step=run.config.command)
-    found.add(*step_findings(run.config, run.tokenizer, run.network, run.learned, run.held_out, run.summary.objective))
-    return found
 
 
 def step_findings(

@@ -56,7 +56,9 @@ class KeptRun:
         if asked == START:
             return None
         if asked is not None:
-            return _opened(Path(asked).expanduser(), step)
+            place = Path(asked).expanduser()
+            within = self.path / asked  # checkpoint-50, as the run calls it
+            return _opened(within if not place.exists() and within.is_dir() else place, step)
         earlier = sorted((n for n in checkpoints_in(self.path) if n < step), reverse=True)
         whole = (n for n in earlier if damage(checkpoints_in(self.path).get(n, self.path), n) is None)
         newest = next(whole, None)
