@@ -319,7 +319,8 @@ def test_every_word_is_said() -> None:
     assert unsaid == []
 
 
-def test_a_terminal_gets_dots_and_a_pipe_letters(folder: Path) -> None:
+def test_a_terminal_gets_dots_and_a_pipe_letters(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NO_COLOR", raising=False)
     found = compare_runs(folder / "a", folder / "ppo-b")
     dots = told(found, force_terminal=True, color_system="truecolor")
     assert any("\u2801" <= character <= "\u28ff" for character in dots)

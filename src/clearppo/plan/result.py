@@ -71,22 +71,23 @@ class Plan:
 
     def to_json(self) -> dict[str, Any]:
         """What plan.json holds: bytes, seconds and words."""
+        phases = {
+            phase: {role: round(roles[role]) for role in ROLES if roles.get(role)}
+            for phase, roles in self.table.phases.items()
+        }
         return {
             "version": VERSION,
             "device": self.device,
             "round": self.round,
             "rounds": self.rounds,
-            "peak_bytes": round(self.peak_bytes),
+            "peak_bytes": sum(phases[self.peak_phase].values()),  # to the byte what the parts below are
             "peak_phase": self.peak_phase,
             "available_bytes": None if self.available_bytes is None else round(self.available_bytes),
             "fits": self.fits,
             "seconds_per_iteration": self.seconds_per_iteration,
             "total_seconds": self.total_seconds,
             "seconds": dict(self.seconds),
-            "bytes": {
-                phase: {role: round(roles[role]) for role in ROLES if roles.get(role)}
-                for phase, roles in self.table.phases.items()
-            },
+            "bytes": phases,
             "largest": dict(self.largest),
             "changes": [
                 {"flags": c.flags, "peak_bytes": round(c.peak), "seconds": c.seconds, "same_result": c.same}
