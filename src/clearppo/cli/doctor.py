@@ -1,6 +1,5 @@
 """`clearppo doctor`: what is wrong with a run before it begins."""
 
-import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from clearppo.cli.json_file import writable, write_json
 from clearppo.cli.step_command import step_command
 from clearppo.config import PPOConfig, RewardModelConfig, SFTConfig, load_one_step
-from clearppo.errors import RunDirError
 
 if TYPE_CHECKING:
     from clearppo.train.doctor.finding import Diagnosis
@@ -23,21 +22,12 @@ def run(step: str, recipe: str | None, config: Path | None, flags: dict[str, Any
     """Look, show what was found, and return the exit code."""
     loaded = load_one_step(step, recipe=recipe, config_path=config, flags=flags)
     assert isinstance(loaded, PPOConfig | SFTConfig | RewardModelConfig)
-    file: Path | None = own["json"]
-    if file is not None and not file.expanduser().absolute().parent.is_dir():
-        raise RunDirError(f"--json {file}: there is no directory {file.parent}. Make it, or name another file.")
+    file = writable(own["json"], "json")
     from clearppo.build.doctor import diagnose
-    from clearppo.rundir import disk_errors
 
     with _progress() as (tell, listener):
         found = diagnose(loaded, pairs=own["pairs"], tell=tell, listener=listener)
-    if file is not None:
-        from clearppo.disk import replace_whole
-
-        with disk_errors(file, "json", any_cause=True):
-            replace_whole(
-                file.expanduser(), (json.dumps(found.to_json(), indent=2, ensure_ascii=False) + "\n").encode()
-            )
+    write_json(file, found.to_json(), "json")
     show(found)
     return STOPPED if found.verdict == "stop" else 0
 

@@ -3,16 +3,14 @@
 import json
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
+from clearppo.cli.json_file import writable, write_json
 from clearppo.cli.step_command import step_command
 from clearppo.config import PPOConfig, RewardModelConfig, SFTConfig, load_one_step
 from clearppo.errors import ConfigError, RunDirError
-
-if TYPE_CHECKING:
-    pass
 
 HERE = re.compile(r"auto|cpu|mps|cuda(:[0-9]+)?")
 FILE = "plan.json"
@@ -20,12 +18,13 @@ FILE = "plan.json"
 
 def run(step: str, recipe: str | None, config: Path | None, flags: dict[str, Any], own: dict[str, Any]) -> None:
     """Plan, and show it; or show a run's plan beside what was measured."""
+    file = writable(own["json"], "json")
     if config is not None and config.is_dir():
         others = [f"--{name}" for name in [*flags, *(n for n, value in own.items() if value and n != "json")]]
         if others or recipe:
             first = others[0] if others else "--recipe"
             raise ConfigError(f"{config} is the directory of a run, whose plan is made: leave out {first}.")
-        show_run(config, own["json"])
+        show_run(config, file)
         return
     asked: str = own["device"] or ""
     node: int | None = own["gpus_per_node"]
@@ -43,7 +42,7 @@ def run(step: str, recipe: str | None, config: Path | None, flags: dict[str, Any
     from clearppo.build.plan import plan_run  # torch comes with it: only now, when all is known to be good
 
     plan = plan_run(loaded, place=where)
-    _keep(plan.to_json(), own["json"])
+    write_json(file, plan.to_json(), "json")
     from clearppo.cli.plan_tables import show_plan
 
     show_plan(plan)
@@ -68,7 +67,7 @@ def show_run(directory: Path, file: Path | None) -> None:
             f"{directory / FILE} cannot be read: {error}. Plan anew from the run's config.yaml."
         ) from None
     rows = beside(plan, _rows(directory / "timings.jsonl"))
-    _keep({"plan": plan, "beside": [vars(row) for row in rows]}, file)
+    write_json(file, {"plan": plan, "beside": [vars(row) for row in rows]}, "json")
     show_beside(plan, rows)
 
 
@@ -87,16 +86,6 @@ def _rows(file: Path) -> list[dict[str, Any]]:
         if isinstance(row, dict):
             found.append(row)
     return found
-
-
-def _keep(found: dict[str, Any], file: Path | None) -> None:
-    if file is None:
-        return
-    from clearppo.disk import replace_whole
-    from clearppo.rundir import disk_errors
-
-    with disk_errors(file, "json", any_cause=True):
-        replace_whole(file, (json.dumps(found, indent=2, ensure_ascii=False) + "\n").encode())
 
 
 plan = step_command(

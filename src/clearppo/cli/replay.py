@@ -1,19 +1,14 @@
 """`clearppo replay`: one recorded iteration, learned again; and what it would have been with other options."""
 
 import contextlib
-import json
 import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
+from clearppo.cli.json_file import writable, write_json
 from clearppo.config.replayable import SETTABLE
-from clearppo.errors import RunDirError
-
-if TYPE_CHECKING:
-    from clearppo.build.replay import Replay
 
 DIFFERENT = 1
 """The exit code where the iteration is not what it was."""
@@ -49,7 +44,7 @@ def replay(
     Nothing is sampled, nobody is asked for a score, and RUN_DIR is only read: the run may be going on. Iterations
     between the checkpoint and STEP are learned again first. Exit code 1 if a number is another.
     """
-    target = None if output is None else _writable(output.expanduser())
+    target = writable(output, "output")
     from clearppo.build.replay import replay as replayed
     from clearppo.cli.replay_tables import show
 
@@ -58,37 +53,8 @@ def replay(
             run_dir.expanduser(), step, settings=settings, checkpoint=checkpoint, tokens=tokens, note=_note, tell=tell
         )  # fmt: skip
     show(found)
-    if target is not None:
-        _write(target, found)
+    write_json(target, found.as_json(), "output")
     return 0 if found.check.identical else DIFFERENT
-
-
-def _writable(target: Path) -> Path:
-    """The file to be, if it can be one; before any work is done."""
-    if target.is_dir():
-        raise RunDirError(f"--output {target} is a directory. Name a file, such as {target / 'replay.json'}.")
-    if not target.parent.is_dir():
-        raise RunDirError(f"--output {target}: there is no directory {target.parent}. Make it, or name another file.")
-    return target
-
-
-def _write(target: Path, found: "Replay") -> None:
-    from clearppo.disk import replace_whole
-    from clearppo.rundir import disk_errors
-
-    text = json.dumps(_finite(found.as_json()), ensure_ascii=False, indent=1, allow_nan=False)
-    with disk_errors(target, "output", any_cause=True):
-        replace_whole(target, (text + "\n").encode())
-    click.echo(f"wrote {click.format_filename(target)}")
-
-
-def _finite(value: object) -> object:
-    """The same with null for what JSON has no number for."""
-    if isinstance(value, dict):
-        return {name: _finite(part) for name, part in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(part) for part in value]
-    return None if isinstance(value, float) and not abs(value) < float("inf") else value
 
 
 def _note(text: str) -> None:
