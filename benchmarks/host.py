@@ -13,8 +13,7 @@ import torch
 
 from benchmarks.apart import ROOT
 from benchmarks.output import machine
-
-CLEAR_PEAK = "5"  # Linux: forget the peak of the resident set so far (man 5 proc)
+from clearppo.engines.peak import peak_resident_bytes, resident_bytes
 
 
 def host() -> dict[str, Any]:
@@ -49,34 +48,21 @@ def wait(device: torch.device) -> None:
 
 
 def peak_mb() -> int:
-    """The largest resident set of this process so far, in MB.
+    """The largest resident set of this process since its peak was last forgotten, in MB.
 
     On Linux read from /proc: what getrusage says there begins with the peak of the process that started this one.
     """
-    try:
-        lines = Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines()
-        return next(int(line.split()[1]) // 2**10 for line in lines if line.startswith("VmHWM"))
-    except (OSError, StopIteration):
-        unit = 2**20 if sys.platform == "darwin" else 2**10  # bytes there, KB elsewhere
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // unit
+    found = peak_resident_bytes()
+    if found is not None:
+        return found // 2**20
+    unit = 2**20 if sys.platform == "darwin" else 2**10  # bytes there, KB elsewhere
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // unit
 
 
 def resident_mb() -> int | None:
     """What is resident now, in MB; None where nobody says."""
-    try:
-        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
-    except (OSError, IndexError, ValueError):
-        return None
-    return pages * os.sysconf("SC_PAGE_SIZE") // 2**20
-
-
-def forget_peak() -> bool:
-    """Make `peak_mb` begin anew with what is resident now. Returns whether the system can (Linux)."""
-    try:
-        Path("/proc/self/clear_refs").write_text(CLEAR_PEAK, encoding="ascii")
-    except OSError:
-        return False
-    return True
+    found = resident_bytes()
+    return None if found is None else found // 2**20
 
 
 def _processor() -> str:

@@ -209,13 +209,13 @@ def _saving(run: Path) -> bool:
 
 
 def files_of(run: Path) -> dict[str, bytes]:
-    """Every file of a finished run that its options, data and seed determine: all but the clock's and checkpoints."""
+    """Every file of a finished run that its options, data and seed determine: all but the machine's and checkpoints."""
     return {
         file.relative_to(run).as_posix(): file.read_bytes()
         for file in sorted(run.rglob("*"))
         if file.is_file()
         and not any(part.startswith((".", "checkpoint-")) for part in file.relative_to(run).parts)
-        and file.name != "timings.jsonl"
+        and file.name not in ("timings.jsonl", "plan.json")
     }
 
 

@@ -18,12 +18,14 @@ import torch
 
 from benchmarks import flops
 from benchmarks.apart import argument
-from benchmarks.host import forget_peak, host, matrix_peak, peak_mb, resident_mb, wait
+from benchmarks.host import host, matrix_peak, peak_mb, resident_mb, wait
 from benchmarks.inputs import peer_prompts
 from benchmarks.ppo_case import PHASES, Case
 from clearppo.build.ppo import build_ppo
 from clearppo.config import PPOConfig, load_config
+from clearppo.engines.peak import forget_resident_peak
 from clearppo.train.listener import Silence, Summary
+from clearppo.train.registry import MEMORY
 from clearppo.train.run import PPORun
 
 
@@ -54,7 +56,7 @@ class Clock(Silence):
         self.notes += summary.notes
         self.facts |= dict(summary.facts)
         self.memory |= {"loaded_mb": resident_mb(), "loading_peak_mb": peak_mb()}
-        if forget_peak():
+        if forget_resident_peak():
             self.memory["loop_peak_mb"] = 0  # to be measured
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
@@ -68,11 +70,14 @@ class Clock(Silence):
         phases = {name.removeprefix("time/"): value for name, value in metrics.items() if name.startswith("time/")}
         self.laps.append(Lap(now - self._last, phases, self._parts, self.prompts))
         self._parts, self._last = {}, now
-        self.memory["peak_mb"] = max(peak_mb(), self.memory["loading_peak_mb"] or 0)
+        # The run measures each of its phases anew, on a GPU the GPU's memory.
+        phases = [round(value * 1024) for name, value in metrics.items() if name.startswith(MEMORY)]
+        loop = max([peak_mb(), self.memory.get("loop_peak_mb") or 0, *([] if self.device.type == "cuda" else phases)])
+        self.memory["peak_mb"] = max(loop, self.memory["loading_peak_mb"] or 0)
         if "loop_peak_mb" in self.memory:
-            self.memory["loop_peak_mb"] = peak_mb()
+            self.memory["loop_peak_mb"] = loop
         if self.device.type == "cuda":
-            self.memory["gpu_peak_mb"] = torch.cuda.max_memory_allocated(self.device) // 2**20
+            self.memory["gpu_peak_mb"] = max([self.memory.get("gpu_peak_mb") or 0, *phases])
 
     def watch(self, owner: Any, method: str, part: str) -> None:
         """Add the seconds of every call of this method to `part`."""

@@ -11,6 +11,7 @@
     ├── CheckpointError           a checkpoint to go on from: damaged, not there, or of a run with other options
     ├── RecordError               a file of the record: damaged, not there, or of a newer ClearPPO
     └── TrainingError             training itself went wrong: the self-check failed
+        ├── AlarmError            an alarm that was to end the run, or that it could not go back for
         ├── DistributedError      a process that trains with others is lost, or they cannot meet
         ├── NumbersError          a loss, a gradient or a probability is not finite
         └── ShortOfMemoryError    the device's memory, or the machine's, does not suffice
@@ -79,6 +80,10 @@ class TrainingError(ClearPPOError):
     """Training went wrong in itself: the first-step self-check failed, numbers or memory did."""
 
     exit_code: int = 3
+
+
+class AlarmError(TrainingError):
+    """An alarm has rung that --alarm_actions says is to end the run, or for which it could not go back any more."""
 
 
 class DistributedError(TrainingError):

@@ -4,8 +4,9 @@ output_dir/
   config.yaml         every option of the run, resolved; `clearppo ppo --config` takes it again
   metrics.jsonl       one line an iteration (PPO) or a step (sft, reward): what options, data and seed determine, so
                       that equal runs have equal files
-  timings.jsonl       the same of what depends on the clock: seconds, tokens a second
+  timings.jsonl       the same of what depends on the machine: seconds, tokens a second, memory
   samples.jsonl       answers, now and then
+  alarms.jsonl        of PPO: what went wrong by the rules of docs/alarms.md, from when to when
   README.md           the model card
   config.json, model.safetensors, tokenizer.json, ...   the final model (AutoModelForCausalLM; a reward model is
                       AutoModelForSequenceClassification, one label)
@@ -25,6 +26,7 @@ output_dir/
   checkpoint-12/      what the run needs to go on after 12 iterations (PPO) or steps, by train/checkpoint.py: the
                       model, training_state/, config.yaml, manifest.json
   best.json           which checkpoint was the best so far
+  plan.json           what the run was planned to take, memory and time, and what it took (docs/plan.md)
   started.json        how many iterations or steps the run is to have, and its objective in one line
   finished.json       how many iterations or steps were done when the run came to its end
 """
@@ -55,10 +57,13 @@ OWN_FILES = (
     "reward_report.json",
     "best.json",
     "started.json",
+    "plan.json",
     "finished.json",
     "report.html",
 )
-ROWS = ("metrics.jsonl", "timings.jsonl", "samples.jsonl")
+ALARMS = "alarms.jsonl"
+"""The file of alarms: one line when one begins, one when it is over."""
+ROWS = ("metrics.jsonl", "timings.jsonl", "samples.jsonl", ALARMS)
 """The files of which each line belongs to a round, which it names as "step"."""
 EVALUATION = "evaluation"
 """The directory of the measured answers."""
@@ -120,7 +125,7 @@ class RunDir:
         if path.exists() and not path.is_dir():
             raise RunDirError(f"output_dir = {path} is a file. Give a directory.")
         try:
-            run = _holds_run(path)
+            run = holds_run(path)
             if run and not overwrite and not resume:
                 raise RunDirError(
                     f"output_dir = {path} already holds a run ({run}). Use another --output_dir, "
@@ -302,7 +307,7 @@ _STEP_0 = b'{"step": 0,'
 """How the row of a measurement before the first iteration begins."""
 
 
-def _holds_run(path: Path) -> str:
+def holds_run(path: Path) -> str:
     """What of a run lies in `path`, in words, or nothing. A run that never finished an iteration does not count, unless
     it has a checkpoint."""
     metrics = path / "metrics.jsonl"

@@ -61,8 +61,8 @@ def test_a_bug_of_ours_keeps_its_traceback(run: Any, monkeypatch: pytest.MonkeyP
         (["pp"], "Unknown command pp. Did you mean ppo?"),
         (
             ["zzz"],
-            "Unknown command zzz. There are quickstart, sft, reward, ppo, rlhf, prefs, label, serve-reward, view, "
-            "report, chat, recipes, env.",
+            "Unknown command zzz. There are quickstart, sft, reward, ppo, rlhf, doctor, plan, prefs, label, "
+            "serve-reward, view, report, compare, replay, chat, explain, recipes, env.",
         ),
         (["--versio"], "Unknown option --versio. Did you mean --version?"),
         (["recipes", "show"], "Missing argument 'NAME'."),

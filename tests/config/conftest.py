@@ -151,6 +151,8 @@ OTHER_VALUES: dict[str, tuple[str, Any, dict[str, Any]]] = {
     "record_steps": ("10", 10, {}),
     "record_answers": ("8", 8, {}),
     "record_limit_mib": ("100", 100, {}),
+    "alarms": ("false", False, {}),
+    "alarm_actions": ("kl_runaway=stop, all=note", ["kl_runaway=stop", "all=note"], {}),
     "report_to": ("mlflow, wandb", ["mlflow", "wandb"], {}),
     "run_name": ("kl: 0.05", "kl: 0.05", {"report_to": ["wandb"]}),
     "tracking_project": ("1", "1", {"report_to": ["wandb"]}),

@@ -104,5 +104,6 @@ def test_it_reads_like_what_a_person_would_write(load: Any) -> None:
         "eval",
         "run",
         "record",
+        "alarm",
         "tracking",
     ]

@@ -72,6 +72,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "watchdog_minutes": 30.0,
     },
     "record": {"record_steps": 1, "record_answers": None, "record_limit_mib": 2048},
+    "alarm": {"alarms": True, "alarm_actions": []},
     "tracking": {"report_to": None, "run_name": None, "tracking_project": "clearppo", "tracking_dir": None},
 }  # fmt: skip
 REQUIRED = {"model_name_or_path", "dataset_name", "output_dir"}

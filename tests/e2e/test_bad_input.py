@@ -116,7 +116,7 @@ def test_one_sentence_and_nothing_left(name: str, files, clearppo, tmp_path: Pat
         assert needle in err, err
     after = {entry.name for entry in run.iterdir()} if run.exists() else set()
     assert after - {entry.name for entry in before} <= (
-        {"config.yaml", "started.json"} if name in AFTER_THE_START else set()
+        {"config.yaml", "plan.json", "started.json"} if name in AFTER_THE_START else set()
     )
     assert run.exists() == (name == "directory used" or name in AFTER_THE_START)
 

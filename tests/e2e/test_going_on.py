@@ -58,7 +58,7 @@ def stopping(files: dict[str, Any], tmp_path: Path) -> Callable[..., dict[str, A
 
 def results(path: str) -> dict[str, bytes]:
     """What a run left, but for its clock, its checkpoints, and the config, which names a place."""
-    skipped = ("timings.jsonl", "config.yaml", "README.md")
+    skipped = ("timings.jsonl", "plan.json", "config.yaml", "README.md")
     files = [file for file in Path(path).rglob("*") if file.is_file() and file.name not in skipped]
     return {name: file.read_bytes() for file in files if "checkpoint-" not in (name := str(file.relative_to(path)))}
 

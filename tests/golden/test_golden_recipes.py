@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from clearppo.batch import Feedback, Sequences
-from clearppo.build.ppo import ppo_objective
+from clearppo.build.learning import ppo_objective
 from clearppo.core import masks
 from clearppo.core.losses import sft_loss
 from clearppo.core.normalise import RunningScaling

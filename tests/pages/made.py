@@ -35,6 +35,25 @@ RLOO = Spec(
 LARGE = Spec(seed=4, n_steps=1, batch_size=10_000, response_length=512, likely_end=0.0)
 SKIPPED = {"ppo-b": 7}
 """Iterations that could not be learned from, which have no record."""
+ALARMS: dict[str, list[dict[str, Any]]] = {
+    "ppo-b": [
+        {
+            "step": 4, "alarm": "reward_jump", "state": "on", "metric": "rewards/helpful/mean", "value": 0.9,
+            "limit": 0.7, "start": 0.2, "source": "helpful", "sentence": "the mean of helpful jumped to <b>0.9</b>",
+            "advice": "Look whether it is still the same server.", "action": "note",
+        },
+        {
+            "step": 8, "alarm": "kl_runaway", "state": "on", "metric": "objective/kl", "value": 1.4, "limit": 1.2,
+            "start": 0.1, "source": None, "sentence": "the policy is 1.4 nats an answer away from its reference",
+            "advice": "Raise --kl_coef.", "action": "checkpoint",
+        },
+        {
+            "step": 9, "alarm": "reward_jump", "state": "off", "metric": "rewards/helpful/mean", "value": 0.3,
+            "limit": 0.7, "start": 0.2, "source": "helpful", "sentence": "back to 0.3", "advice": "", "action": "note",
+        },
+    ]
+}  # fmt: skip
+"""Rows of alarms.jsonl by run: one alarm that is over, and one that is on to the end."""
 EVALUATED = (0, 4, 8, 12)
 FLAGS = (
     "kl_coef", "kl_estimator", "gamma", "lam", "cliprange", "cliprange_value", "vf_coef", "num_ppo_epochs",
@@ -80,7 +99,13 @@ def make_ppo(directory: Path, spec: Spec, *, steps: int | None = None, evaluated
         write_json(directory / "finished.json", {"rounds": steps})
         write_json(directory / "config.json", {"model_type": "llama", "architectures": ["LlamaForCausalLM"]})
         (directory / "model.safetensors").write_bytes(b"made")
+    if alarms := [row for row in ALARMS.get(directory.name, []) if row["step"] <= steps]:
+        append_rows(directory / "alarms.jsonl", alarms)
     if evaluated:
+        write_json(
+            directory / "plan.json",
+            {"peak_bytes": 3 * 2**30, "peak_phase": "learning", "seconds_per_iteration": 5.0, "total_seconds": 60.0},
+        )
         mark = {"step": 8, "metric": "eval/score", "value": evaluation(spec, 8)[1]["eval/score"]}
         write_json(directory / "best.json", {"best": [mark]})
 
@@ -184,7 +209,8 @@ def metrics(made: Numbers) -> dict[str, float]:
 def timings(made: Numbers) -> dict[str, float]:
     seconds = {"time/sampling": 2.0 + 0.03 * made.step, "time/feedback": 0.8, "time/learning": 2.5}
     total = sum(seconds.values())
-    return {"eps": len(made.answers) / total, "tokens_per_second": float(made.mask.sum()) / total, **seconds}
+    memory = {"memory/sampling": 2.1, "memory/feedback": 1.9, "memory/learning": 3.2 + 0.01 * made.step}
+    return {"eps": len(made.answers) / total, "tokens_per_second": float(made.mask.sum()) / total, **seconds, **memory}
 
 
 def samples(made: Numbers) -> list[dict[str, Any]]:

@@ -39,8 +39,8 @@ def make_strange(directory: Path) -> Path:
 
 
 def links(run: Path, secret: Path) -> None:
-    for name in ("metrics.jsonl", "samples.jsonl"):
-        (run / name).unlink()
+    for name in ("metrics.jsonl", "samples.jsonl", "alarms.jsonl", "plan.json"):
+        (run / name).unlink(missing_ok=True)
         (run / name).symlink_to(secret / "rows.jsonl")
     (run / "reward_report.json").symlink_to(secret / "rows.jsonl")
     (run / "record" / file_name(1)).unlink()
@@ -64,6 +64,13 @@ def rows(run: Path, secret: Path) -> None:
         '{"best": [{"step": 8, "metric": "<b>", "value": NaN}, {"step": "x"}, 3, {"step": 4}]}'
     )
     (run / "finished.json").write_text('{"rounds": "many"}')
+    alarm = {"step": 2, "alarm": "<b>x</b>", "state": "on", "metric": "<img src=x onerror=alert(1)>", "value": "high"}
+    spoilt = [
+        alarm, alarm | {"alarm": "kl_runaway", "source": 3, "limit": 1e999, "sentence": {}, "action": "__proto__"},
+        alarm | {"alarm": "constructor", "step": 4, "metric": "objective/scores", "limit": 0.6, "value": None},
+    ]  # fmt: skip
+    (run / "alarms.jsonl").write_text("[]\nnull\n" + "".join(json.dumps(it) + "\n" for it in spoilt) + '{"step": 5')
+    (run / "plan.json").write_text('{"peak_bytes": 1e999, "peak_phase": "__proto__", "seconds_per_iteration": -0.0}')
     (run / "evaluation" / "step-0.jsonl").write_text('null\n[]\n{"prompt": 3}\n{"step": 0, "completion": null}\nhalf{')
     (run / "evaluation" / "step-4.jsonl").write_text(
         '{"prompt": ["x", 3, {"role": null}], "completion": 7, "score": "a", "kl": {}}\n'

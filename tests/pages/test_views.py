@@ -151,7 +151,59 @@ def test_a_click_on_a_curve_opens_the_iteration(page: Page, view: str) -> None:
 def test_events_are_told(page: Page, view: str) -> None:
     look(page, view, "overview", run="ppo-b")
     kinds = {event.get_attribute("data-kind") for event in page.locator("[data-kind]").all()}
-    assert {"skipped", "early_stop", "dropped"} <= kinds
+    assert {"skipped", "early_stop", "dropped", "alarm", "alarm_over"} <= kinds
+
+
+def shapes(page: Page, chart: str) -> list[dict[str, float]]:
+    """What a chart draws besides its lines."""
+    drawn_by = "p => (p.layout.shapes ?? []).map(({type, x0, x1, y0, yref}) => ({type, x0, x1, y0, yref}))"
+    return page.locator(f"[data-chart='{chart}'] .plot").evaluate(drawn_by)
+
+
+def test_alarms_are_told_in_both_languages_and_drawn(page: Page, view: str) -> None:
+    look(page, view, "overview", run="ppo-b")
+    alarms = page.locator(".alarms [data-alarm]")
+    expect(alarms).to_have_count(2)
+    expect(alarms.nth(0)).to_have_attribute("data-state", "on")
+    expect(alarms.nth(0)).to_contain_text("KL runs away")
+    expect(alarms.nth(0)).to_contain_text("since iteration 8")
+    expect(alarms.nth(0)).to_contain_text("The run wrote a checkpoint.")
+    expect(alarms.nth(1)).to_have_attribute("data-state", "over")
+    expect(alarms.nth(1)).to_contain_text("the mean of helpful jumped to <b>0.9</b>")
+    expect(page.locator("tr[data-kind=alarm]").last).to_contain_text("1.4 nats an answer away")
+
+    traces(page, "kl")
+    while_on = [(it["x0"], it["x1"]) for it in shapes(page, "kl") if it["type"] == "rect"]
+    limits = [(it["x0"], it["x1"], it["y0"]) for it in shapes(page, "kl") if it["yref"] == "y"]
+    assert (while_on, limits) == ([(8, 11)], [(8, 11, 1.2)])
+    traces(page, "length")
+    assert not [it for it in shapes(page, "length") if it["type"] == "rect"]
+
+    page.keyboard.press("l")
+    drawn(page, "overview")
+    expect(alarms.nth(0)).to_contain_text("KL 失控")
+    expect(alarms.nth(0)).to_contain_text("objective/kl 为 1.4，界限 1.2，开始时 0.1")
+    expect(page.locator("tr[data-kind=alarm_over]")).to_contain_text("已解除")
+    page.locator("#mark").uncheck()
+    until(page, lambda: shapes(page, "kl") == [])
+    alarms.nth(0).locator("a").click()
+    drawn(page, "iteration")
+    assert "step=8" in page.url
+
+
+def test_the_list_of_runs_says_which_alarms_are_on(page: Page, view: str) -> None:
+    look(page, view, "runs")
+    expect(page.locator("tr[data-run=ppo-b] [data-name=alarms]")).to_have_text("KL runs away")
+    expect(page.locator("tr[data-run=ppo-a] [data-name=alarms]")).to_have_text("")
+
+
+def test_what_was_planned_stands_beside_what_was_measured(page: Page, view: str) -> None:
+    look(page, view, "overview", run="ppo-a")
+    expect(page.locator(".plan tr[data-name=memory] td")).to_have_text(["3 (learning)", "3.32 (learning)", "−10 %"])
+    expect(page.locator(".plan tr[data-name=seconds] td")).to_have_text(["5", "5.5", "−9 %"])
+    assert [trace["name"] for trace in traces(page, "memory")] == ["sampling", "feedback", "learning"]
+    look(page, view, "overview", run="rloo")
+    expect(page.locator(".plan")).to_be_hidden()
 
 
 def test_the_report_on_a_reward_model(page: Page, view: str) -> None:

@@ -104,7 +104,8 @@ def test_a_run_that_ends_early_goes_on_from_there(
     else:
         assert listener.notes[-1] == said
     assert AutoModelForCausalLM.from_pretrained(run / f"checkpoint-{step}")
-    assert train("ppo", options, resume="auto").notes[-1].startswith(f"goes on after iteration {step}, from ")
+    notes = train("ppo", options, resume="auto").notes
+    assert any(note.startswith(f"goes on after iteration {step}, from ") for note in notes)
     assert difference(whole, run) == ""
 
 
@@ -193,7 +194,9 @@ def test_two_fresh_runs_are_equal_and_how_often_one_saves_changes_nothing(option
     rows = [json.loads(line) for line in (first / "metrics.jsonl").read_text().splitlines()]
     clock = [json.loads(line) for line in (first / "timings.jsonl").read_text().splitlines()]
     assert [row.pop("step") for row in rows] == [row.pop("step") for row in clock] == [1, 2, 3, 4, 5, 6]
-    assert set(clock[0]) == {"eps", "tokens_per_second", "time/sampling", "time/feedback", "time/learning"}
+    phases = {f"time/{phase}" for phase in ("sampling", "feedback", "learning")}
+    measured = {name for name in clock[0] if not name.startswith("memory/")}  # not on every machine
+    assert measured == {"eps", "tokens_per_second", *phases}
     assert not set(rows[0]) & set(clock[0])
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from clearppo.batch import Prompts, Rollout
-from clearppo.build.ppo import ppo_objective, ppo_recipe
+from clearppo.build.learning import ppo_objective, ppo_recipe
 from clearppo.config import PPOConfig, load_config, objective
 from clearppo.feedback import Scores, judge
 from clearppo.learning import credit

@@ -73,6 +73,7 @@ def test_hand_values() -> None:
         "policy/entropy_avg": 3.0, "policy/approxkl_avg": 0.1, "policy/clipfrac_avg": 1 / 3, "val/clipfrac_avg": 2 / 3,
         "val/ratio": 1.1, "val/ratio_var": 1.3 - 1.21, "val/error": 0.5, "val/mean": 0.5, "returns/mean": 2.0,
         "returns/var": 2.0, "critic/vf_explained_var": 1 - ((0.25 + 1 + 9) / 3) / 2.0, "completions/mean_length": 1.5,
+        "completions/repetition": 0.0,
         "completions/clipped_ratio": 0.5, "val/num_eos_tokens": 1.0, "sampling/log_prob_difference": 0.2 / 3,
         "policy/grad_norm": 2.0, "rewards/f/mean": 1.5, "rewards/f/std": 0.5, "rewards/g/mean": 4.0,
         "rewards/g/std": 0.0,

@@ -129,6 +129,25 @@ def test_what_it_says_of_a_ppo_run(copy: Any) -> None:
     assert expected <= set(page.figures)
 
 
+def test_its_alarms_and_what_it_had_planned(copy: Any) -> None:
+    run = copy("ppo-b")
+    said = page_of(run).words
+    places = [said.index(words) for words in ("KL runs away from 8 on", "A source jumps (helpful) 4 to 9")]
+    assert places == sorted(places)
+    assert "1.4 nats an answer away from its reference Raise --kl_coef. The run wrote a checkpoint." in said
+    assert "jumped to <b>0.9</b>" in said
+    assert "Planned and measured" not in said
+    chinese = page_of(run, language="zh").words
+    assert "KL 失控 自 8 起 objective/kl 为 1.4，界限 1.2，开始时 0.1" in chinese
+    assert "训练因此写了一个检查点。" in chinese
+    other = copy("ppo-a")
+    said = page_of(other).words
+    assert "Alarms" not in said
+    assert "peak memory, GiB 3 (learning) 3.32 (learning)" in said
+    assert "seconds an iteration 5 5.5" in said
+    assert "每次迭代的秒数 5 5.5" in page_of(other, language="zh").words
+
+
 def test_numbers_of_the_evaluation(runs: Path, tmp_path: Path) -> None:
     page = page_of(runs / "ppo-a", output=tmp_path / "p.html")
     before, after = (
@@ -405,11 +424,12 @@ def test_every_word_is_said() -> None:
     source = Path(__file__).parents[2] / "src/clearppo/ui"
     text = "".join(
         file.read_text(encoding="utf-8")
-        for pattern in ("report*.py", "templates/report*")
+        for pattern in ("report*.py", "templates/report*", "alarms.py")
         for file in source.glob(pattern)
         if file.name != "report_words.py"
     )
     families = ("step.", "what.", "title.", "state.", "pick.", "column.", "rm.", "verdict.", "at.", "schedule.")
+    families += ("alarm.", "planned.")
     unsaid = [name for name in WORDS if not name.startswith(families) and f'"{name}"' not in text]
     assert unsaid == []
 

@@ -79,9 +79,25 @@ def test_one_run(client: TestClient, folder: Path) -> None:
     assert found["best"]["step"] == 8
     assert found["models"] == {"final": str(folder / "ppo-a")}
     assert [event["kind"] for event in found["events"]] == ["best"]
+    assert found["plan"]["memory"]["planned"] == 3.0
+    assert (found["alarms"], get(client, "/api/runs/sft")["plan"]) == ([], None)
     kinds = {event["kind"] for event in get(client, "/api/runs/ppo-b")["events"]}
-    assert kinds == {"skipped", "dropped", "early_stop"}
+    assert kinds == {"skipped", "dropped", "early_stop", "alarm", "alarm_over"}
     assert get(client, "/api/runs/sft")["objective"] is None
+
+
+def test_alarms(client: TestClient) -> None:
+    found = get(client, "/api/runs/ppo-b")
+    jump, kl = found["alarms"]
+    assert (jump["alarm"], jump["source"], jump["step"], jump["over"]) == ("reward_jump", "helpful", 4, 9)
+    assert (kl["alarm"], kl["step"], kl["over"], kl["action"]) == ("kl_runaway", 8, None, "checkpoint")
+    assert {*kl["title"]} == {*kl["sentence"]} == {*kl["advice"]} == {"en", "zh"}
+    steps = [event["step"] for event in found["events"]]
+    assert steps == sorted(steps)
+    assert [event["step"] for event in found["events"] if event["kind"].startswith("alarm")] == [4, 8, 9]
+    listed = {run["id"]: run["alarms"] for run in get(client, "/api/runs")["runs"]}
+    assert [(it["alarm"], it["over"]) for it in listed["ppo-b"]] == [("reward_jump", 9), ("kl_runaway", None)]
+    assert listed["ppo-a"] == listed["sft"] == []
 
 
 def test_metrics(client: TestClient, folder: Path) -> None:

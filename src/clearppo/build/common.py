@@ -30,6 +30,7 @@ from clearppo.engines.local import (
     keep_freed_memory,
     select_device,
 )
+from clearppo.engines.peak import Peak
 from clearppo.errors import ConfigError, DeviceError
 from clearppo.models.build import Lora, make_policy
 from clearppo.models.loading import (
@@ -70,6 +71,7 @@ def make_engine(device: str, *, deterministic: bool = False) -> LocalEngine:
         be_deterministic()  # before the device is touched
     here = place()
     engine = LocalEngine(select_device(device) if here.world == 1 else device_of(device, here))
+    Peak(engine.device).forget()  # a run's memory is counted from here
     keep_freed_memory(on_cpu=engine.device.type == "cpu")
     return engine
 

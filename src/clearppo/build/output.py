@@ -1,7 +1,8 @@
 """Where a training run's results go: a directory that is empty, or one that holds the run that goes on."""
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -40,10 +41,20 @@ class Output:
     def require_space(self, config: TrainConfig, *, result: int, checkpoint: int) -> None:
         """Raises RunDirError if the disk has no room for the `result` and for as many checkpoints as will be there at
         once, all in bytes."""
+        needed, count = self.space(config, result=result, checkpoint=checkpoint)
+        self.run_dir.require_space(needed, " (--save_steps 0 writes none)" * bool(count))
+
+    def space(self, config: TrainConfig, *, result: int, checkpoint: int) -> tuple[int, int]:
+        """The bytes that the run will take, and how many checkpoints are among them."""
         limit, every = config.run.save_total_limit, config.run.save_steps
         # One more than the limit while a new one is written. Without a limit nobody knows how many.
         count = 0 if not every else 1 if self.resume else (2 if limit is None else limit + 1)
-        self.run_dir.require_space(result + RECORDS + count * checkpoint, " (--save_steps 0 writes none)" * bool(count))
+        return result + RECORDS + count * checkpoint, count
+
+
+Place = Callable[[TrainConfig, Mapping[str, object], Listener, Engine], AbstractContextManager[Output]]
+"""What gives a run its output directory while its parts are put together: `run_directory`, or one that leaves the
+user's alone."""
 
 
 @contextlib.contextmanager
@@ -62,7 +73,7 @@ def run_directory(
 
     def create() -> None:
         nonlocal run_dir
-        _keep_inputs(config, inputs)
+        keep_inputs(config, inputs)
         _check_path(run.resume_from_checkpoint)
         run_dir = RunDir.create(run.output_dir, overwrite=run.overwrite_output_dir, resume=_goes_on_there(config))
 
@@ -107,7 +118,8 @@ def _goes_on_there(config: TrainConfig) -> bool:
     return Path(asked).expanduser().resolve().parent == Path(config.run.output_dir).expanduser().resolve()
 
 
-def _keep_inputs(config: TrainConfig, inputs: Mapping[str, object]) -> None:
+def keep_inputs(config: TrainConfig, inputs: Mapping[str, object]) -> None:
+    """Raises ConfigError if overwriting would delete what the run reads."""
     if not config.run.overwrite_output_dir:
         return
     target = Path(config.run.output_dir).expanduser().resolve()

@@ -20,7 +20,9 @@ from clearppo.build.common import (
     training,
     unite,
 )
-from clearppo.build.output import Output, run_directory
+from clearppo.build.output import Output, Place, run_directory
+from clearppo.build.plan import plan_of_run
+from clearppo.build.plan_inputs import Inputs, shape_of
 from clearppo.build.tracking import check_trackers, make_trackers
 from clearppo.config import OptimConfig, RewardModelConfig, SFTConfig, TrainRunConfig, explicit
 from clearppo.data.comparisons import Comparison, ComparisonSet, encode_comparisons, load_comparisons, split_comparisons
@@ -34,6 +36,7 @@ from clearppo.data.demonstrations import (
 from clearppo.data.judgement import DEFAULT_TEMPLATE, JudgementTemplate
 from clearppo.data.references import encode_references
 from clearppo.engines.base import Engine
+from clearppo.engines.peak import Peak
 from clearppo.errors import ConfigError
 from clearppo.learning.optimiser import adamw, rate_scale
 from clearppo.learning.reward import RewardObjective, check_comparisons
@@ -54,8 +57,9 @@ Rows = tuple[Sequence[RowT], Sequence[RowT]]
 """Rows to learn from, and rows held out."""
 
 
-def build_sft(config: SFTConfig, *, listener: Listener | None = None) -> SFTRun:
+def build_sft(config: SFTConfig, *, listener: Listener | None = None, place: Place = run_directory) -> SFTRun:
     """Check, load and wire everything that `config` names. Cheap checks come first, so that bad input fails in seconds.
+    `place` gives it its directory.
 
     Raises ClearPPOError (ConfigError, DataError, ModelError, DeviceError, RunDirError).
     """
@@ -63,18 +67,20 @@ def build_sft(config: SFTConfig, *, listener: Listener | None = None) -> SFTRun:
     engine = _engine(config)
     torch.manual_seed(config.run.seed)
     rows = _rows(config, load_demonstrations, split_demonstrations)
-    with run_directory(config, _inputs(config), listener, engine) as output:
+    with place(config, _inputs(config), listener, engine) as output:
         return _wired_sft(config, engine, rows, output, listener)
 
 
-def build_reward(config: RewardModelConfig, *, listener: Listener | None = None) -> RewardRun:
+def build_reward(
+    config: RewardModelConfig, *, listener: Listener | None = None, place: Place = run_directory
+) -> RewardRun:
     """The same for a reward model."""
     listener = listener or Silence()
     engine = _engine(config)
     torch.manual_seed(config.run.seed)
     template, references = _judgement(config), _references(config)
     rows = _rows(config, partial(load_comparisons, note=listener.note), split_comparisons)
-    with run_directory(config, _inputs(config), listener, engine) as output:
+    with place(config, _inputs(config), listener, engine) as output:
         return _wired_reward(config, engine, template, rows, references, output, listener)
 
 
@@ -167,6 +173,16 @@ def _wired_sft(
         track=_track(SFT, config, output.run_dir, listener, engine),
         checkpoints=output.checkpoints,
         resume=output.resume,
+        plan=plan_of_run(
+            config,
+            Inputs(
+                policy=shape_of(loaded.model, config.model.lora_target_modules),
+                lengths=learned.lengths,
+                rounds=course.n_steps,
+                micro_tokens=tokens,
+            ),
+            note=listener.note,
+        ),
     )
 
 
@@ -225,6 +241,7 @@ def _wired_reward(
         track=_track(REWARD, config, output.run_dir, listener, engine),
         checkpoints=output.checkpoints,
         resume=output.resume,
+        plan=plan_of_run(config, _planned_inputs(config, classifier, learned, course, tokens), note=listener.note),
     )
 
 
@@ -236,7 +253,27 @@ def _track(
     engine: Engine,
 ) -> StepTrack:
     trackers = make_trackers(config.tracking, config.run.output_dir) if engine.rank == 0 else None
-    return StepTrack(registry, run_dir, listener, logging_steps=config.run.logging_steps, trackers=trackers)
+    return StepTrack(
+        registry,
+        run_dir,
+        listener,
+        logging_steps=config.run.logging_steps,
+        trackers=trackers,
+        peak=Peak(engine.device),
+    )
+
+
+def _planned_inputs(
+    config: RewardModelConfig, classifier: Any, learned: ComparisonSet, course: Course, tokens: int | None
+) -> Inputs:
+    lengths = [len(ids) for answers in learned.ids for ids in answers]
+    return Inputs(
+        policy=shape_of(classifier, config.model.lora_target_modules),
+        lengths=lengths,
+        texts=len(lengths) / len(learned.ids),
+        rounds=course.n_steps,
+        micro_tokens=tokens,
+    )
 
 
 def _micro_batch_tokens(

@@ -5,6 +5,7 @@ dump_config(config)  ->  YAML that loads to an equal configuration
 objective(config)    ->  the line that says what PPO really optimises
 """
 
+from clearppo.config.alarms_section import AlarmsConfig
 from clearppo.config.command import CommandConfig, explicit, inert, sections, values
 from clearppo.config.data_sections import AnswerConfig, DataConfig, RewardConfig, RewardFunction, SamplingConfig
 from clearppo.config.dump import dump_config
@@ -15,6 +16,7 @@ from clearppo.config.load import load_config, unknown_option
 from clearppo.config.messages import InertOptionError, OptionError
 from clearppo.config.model_sections import ModelConfig, NetworkConfig, ReadModelConfig
 from clearppo.config.objective import objective
+from clearppo.config.one_step import load_one_step
 from clearppo.config.pipeline import Pipeline, load_pipeline
 from clearppo.config.recipes import list_recipes, recipe_summary, recipe_text
 from clearppo.config.record_section import RecordConfig
@@ -35,6 +37,7 @@ from clearppo.config.values import list_from_text
 __all__ = [
     "ALIASES",
     "SCHEMAS",
+    "AlarmsConfig",
     "AnswerConfig",
     "CommandConfig",
     "DataConfig",
@@ -77,6 +80,7 @@ __all__ = [
     "list_from_text",
     "list_recipes",
     "load_config",
+    "load_one_step",
     "load_pipeline",
     "objective",
     "recipe_summary",

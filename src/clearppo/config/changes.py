@@ -5,7 +5,7 @@ go, what is shown), or may move its last bits (how the work is cut), or makes th
 result something else; the last is refused, unless --allow_changed_options.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -28,7 +28,7 @@ SILENT = frozenset({
     "save_total_limit", "trust_remote_code", "report_to", "run_name", "tracking_project", "tracking_dir",
     "max_bad_steps", "on_bad_steps", "watchdog_minutes", "reward_timeout", "reward_concurrency",
     "reward_request_timeout", "reward_patience", "reward_auth_env", "reward_missing", "record_steps", "record_answers",
-    "record_limit_mib",
+    "record_limit_mib", "alarms", "alarm_actions",
 })  # fmt: skip
 """Where results go, how often they are kept, how much of them is shown, and what is done about the world's faults."""
 MEASURED = frozenset({
@@ -65,15 +65,22 @@ def changes(before: str, now: CommandConfig) -> list[Change]:
     An option that the text does not have (that of another version of ClearPPO, or without effect) counts as its
     default. Two names of one file are no difference. Raises CheckpointError for a text that is no configuration.
     """
-    known = leaves(type(now))
-    was, current = _flat(before), _flat(dump_config(now))
+    return between(before, dump_config(now), type(now))
+
+
+def between(before: str, after: str, schema: type[CommandConfig]) -> list[Change]:
+    """The same of two texts, the config.yaml of two runs of one command."""
+    known = leaves(schema)
+    was, current = _flat(before), _flat(after)
+    rates_stay = _rates_are_the_same({name: current.get(name, leaf.default) for name, leaf in known.items()})
     found: list[Change] = []
-    for name in [*known, *(name for name in was if name not in known)]:
+    for name in [*known, *(name for name in dict.fromkeys([*was, *current]) if name not in known)]:
         default = known[name].default if name in known else None
         old, new = was.get(name, default), current.get(name, default)
         if old != new and not _one_file(old, new):
-            is_now = _said(new) if name in known else "not known any more"
-            found.append(Change(option=name, was=_said(old), now=is_now, effect=_effect(name, now)))
+            is_now = _said(new) if name in known or name in current else "not known any more"
+            effect = _effect(name, rates_stay=rates_stay)
+            found.append(Change(option=name, was=_said(old), now=is_now, effect=effect))
     return found
 
 
@@ -107,18 +114,17 @@ def _said(value: object) -> str:
     return "empty" if value == [] else shown(value)
 
 
-def _effect(name: str, now: CommandConfig) -> Effect:
+def _effect(name: str, *, rates_stay: bool) -> Effect:
     if name in FREE:
         return "none"
     if name in NUMERIC:
         return "bits"
-    return "length" if name in LENGTH and _rates_are_the_same(now) else "result"
+    return "length" if name in LENGTH and rates_stay else "result"
 
 
-def _rates_are_the_same(config: CommandConfig) -> bool:
+def _rates_are_the_same(options: Mapping[str, object]) -> bool:
     """Whether the learning rate of a step is the same however long the run is."""
-    optim = cast(SFTConfig | RewardModelConfig | PPOConfig, config).optim
-    return optim.lr_scheduler_type in ("constant", "inverse_sqrt") and not optim.warmup_ratio
+    return options.get("lr_scheduler_type") in ("constant", "inverse_sqrt") and not options.get("warmup_ratio")
 
 
 def _flat(text: str) -> dict[str, object]:

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 from typing import Any, ClassVar
 
+from clearppo.config.alarms_section import AlarmsConfig, check_alarms
 from clearppo.config.command import CommandConfig, explicit
 from clearppo.config.data_sections import DataConfig, RewardConfig, SamplingConfig
 from clearppo.config.eval_section import EvalConfig, check_evaluation
@@ -37,6 +38,7 @@ class PPOConfig(CommandConfig):
     eval: EvalConfig = EvalConfig()
     run: RunConfig
     record: RecordConfig = RecordConfig()
+    alarm: AlarmsConfig = AlarmsConfig()
     tracking: TrackingConfig = TrackingConfig()
 
     @property
@@ -54,6 +56,11 @@ class PPOConfig(CommandConfig):
         """Whether a critic gives credit and learns; the other estimators of advantages do without."""
         return self.ppo.advantage_estimator == "gae"
 
+    @property
+    def answers_can_end(self) -> bool:
+        """Whether an answer may end before it is cut at response_length."""
+        return not self.sampling.fixed_length or self.sampling.truncate_token is not None
+
     def check(self) -> None:
         _check_without_effect(self)
         _check_sizes(self)
@@ -66,6 +73,16 @@ class PPOConfig(CommandConfig):
         check_tracking(self.tracking)
         check_resume(self.run)
         check_evaluation(self.eval, self.num_iterations, self.run.save_steps)
+        check_alarms(
+            self.alarm,
+            save_steps=self.run.save_steps,
+            kl_coef=self.kl.kl_coef,
+            has_critic=self.has_critic,
+            evaluated=self.eval.eval_steps is not None,
+            clipped=self.ppo.cliprange is not None,
+            endings=self.answers_can_end,
+            batch_size=self.run.batch_size,
+        )
         if self.ptx.ptx_coef and self.ptx.ptx_dataset_name is None:
             raise OptionError(
                 "ptx_dataset_name",
@@ -166,8 +183,7 @@ def _check_endings(config: PPOConfig) -> None:
             f"missing_eos_score = {spelled(reward.missing_eos_score)} replaces the score that missing_eos_penalty = "
             f"{spelled(reward.missing_eos_penalty)} is subtracted from. Give only one of them.",
         )
-    unending = sampling.fixed_length and sampling.truncate_token is None
-    if unending and (reward.missing_eos_penalty or reward.missing_eos_score is not None):
+    if not config.answers_can_end and (reward.missing_eos_penalty or reward.missing_eos_score is not None):
         raise OptionError(
             penalty,
             f"{penalty} = {spelled(getattr(reward, penalty))} would meet every answer: with fixed_length = true and no "

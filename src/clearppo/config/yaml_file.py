@@ -61,6 +61,17 @@ def read_file(schema: Schema, path: Path, *, missing_ok: bool = False) -> tuple[
     return _read_yaml(schema, text, str(path), recipe=False, missing_ok=missing_ok)
 
 
+def has_pipeline(path: Path) -> bool:
+    """Whether this is a file of a pipeline: a YAML mapping with `pipeline:` in it. What cannot be read is none."""
+    loader: Any = None  # PyYAML's loaders are not typed
+    try:
+        loader = yaml.SafeLoader(path.expanduser().read_text(encoding="utf-8"))
+        root: yaml.Node | None = loader.get_single_node()
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError):
+        return False
+    return isinstance(root, yaml.MappingNode) and any(key.value == STEPS[0] for key, _ in root.value)
+
+
 def _read_yaml(
     schema: Schema, text: str, source: str, *, recipe: bool, missing_ok: bool
 ) -> tuple[dict[str, Given], str | None]:

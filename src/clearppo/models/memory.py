@@ -6,26 +6,16 @@ from typing import Any
 from torch import nn
 
 from clearppo.models.fused_layers import is_fused
+from clearppo.plan.memory import MOST, budget_bytes, tokens_in
 
-SHARE = 0.5
-"""Of the free memory. The rest is for what is not counted: logits in chunks, the decoder's cache, fragmentation."""
-OPTIMISER = 3
-"""A parameter that learns has a gradient and Adam's two moments, which are not there yet when this is asked."""
-MOST = 2**18
-"""Tokens; more at once make no product faster, and with a bound a small model has the same budget everywhere."""
+__all__ = ["MOST", "saved_bytes", "token_budget"]
 
 
 def token_budget(networks: Sequence[Any], parameters: Iterable[nn.Parameter], free: int) -> int:
     """Tokens, padding included, whose saved activations in all `networks` (transformers models) fit into half of the
-    `free` bytes that the optimiser of `parameters` will leave; a power of two, at most MOST, so that it seldom differs
-    between runs.
-
-    A model too large for its memory gets 1: one row at a time is the least that can be tried.
-    """
+    `free` bytes that the optimiser of `parameters` will leave: `tokens_in` of plan/memory.py."""
     learned = sum(p.numel() * p.element_size() for p in parameters if p.requires_grad)
-    room = SHARE * (free - OPTIMISER * learned)
-    tokens = int(room / sum(saved_bytes(network) for network in networks))
-    return min(1 << (tokens.bit_length() - 1), MOST) if tokens > 0 else 1
+    return tokens_in(free, learned, sum(saved_bytes(network) for network in networks))
 
 
 def saved_bytes(network: Any) -> int:
@@ -44,9 +34,10 @@ def saved_bytes(network: Any) -> int:
     layers, hidden = config.num_hidden_layers, config.hidden_size
     wide = getattr(config, "intermediate_size", None) or 4 * hidden
     wide = max(wide) if isinstance(wide, list | tuple) else wide  # Gemma 3n: one for each layer
-    layer = 8 * hidden + 2 * wide if is_fused(network) else 10 * hidden + 4 * wide
     # transformers renames it in version 6
     renamed = hasattr(type(network), "is_activation_checkpointing")
     checkpoints = getattr(network, "is_activation_checkpointing" if renamed else "is_gradient_checkpointing")
-    numbers = layers * hidden + layer if checkpoints else layers * layer
-    return numbers * next(network.parameters()).element_size()
+    return budget_bytes(
+        layers=layers, hidden=hidden, wide=wide, fused=is_fused(network),
+        item=next(network.parameters()).element_size(), checkpointing=bool(checkpoints),
+    )  # fmt: skip

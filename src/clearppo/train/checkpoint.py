@@ -138,6 +138,12 @@ class Checkpoints:
             )
         return None
 
+    def back(self, step: int) -> Checkpoint | None:
+        """The newest whole checkpoint of before round `step`; without one the oldest whole one; None without any."""
+        whole = [Checkpoint(path, there) for there, path in sorted(self._there().items()) if not damage(path, there)]
+        before = [checkpoint for checkpoint in whole if checkpoint.step < step]
+        return before[-1] if before else whole[0] if whole else None
+
     @staticmethod
     def open(path: Path) -> Checkpoint:
         """The checkpoint in this directory, of this run or of another.
@@ -215,12 +221,7 @@ class Checkpoints:
         self.run_dir.write(BEST, text + "\n")
 
     def _there(self) -> dict[int, Path]:
-        """All directories that are called checkpoint-N, whole or not, by N."""
-        names = ((re.fullmatch(rf"{CHECKPOINT}(0|[1-9][0-9]*)", path.name), path) for path in self._entries())
-        return {int(found[1]): path for found, path in names if found and path.is_dir()}
-
-    def _entries(self) -> list[Path]:
-        return sorted(self.run_dir.path.iterdir()) if self.run_dir.path.is_dir() else []
+        return checkpoints_in(self.run_dir.path)
 
     def _prune(self, newest: int) -> None:
         if self.limit is None:
@@ -241,7 +242,7 @@ class Checkpoints:
 
     def _tidy(self) -> None:
         """Finish what a killed writer was about to do."""
-        for path in self._entries():
+        for path in _entries(self.run_dir.path):
             found = re.fullmatch(rf"{re.escape(SAVING)}({CHECKPOINT}([0-9]+))", path.name)
             target = self.run_dir.path / found[1] if found else None
             if found and target and not target.exists() and damage(path, int(found[2])) is None:
@@ -249,15 +250,26 @@ class Checkpoints:
         self.run_dir.tidy()
 
 
-def shared_newest(checkpoints: Checkpoints, share: Callable[[Callable[[], Any]], Any]) -> Checkpoint | None:
-    """`newest` as one process finds it, for all: `share` gives them what it says. Raises as `newest`."""
+def shared(find: Callable[[], Checkpoint | None], share: Callable[[Callable[[], Any]], Any]) -> Checkpoint | None:
+    """The checkpoint that one of several processes finds, for all: `share` tells them. Raises as `find`."""
 
     def found() -> tuple[str, int] | None:
-        newest = checkpoints.newest()
-        return None if newest is None else (str(newest.path), newest.step)
+        checkpoint = find()
+        return None if checkpoint is None else (str(checkpoint.path), checkpoint.step)
 
     told = share(found)
     return None if told is None else Checkpoint(Path(told[0]), told[1])
+
+
+def checkpoints_in(directory: Path) -> dict[int, Path]:
+    """All directories in a run's that are called checkpoint-N, whole or not, by N."""
+    names = ((re.fullmatch(rf"{CHECKPOINT}(0|[1-9][0-9]*)", path.name), path) for path in _entries(directory))
+    return {int(found[1]): path for found, path in names if found and path.is_dir()}
+
+
+def _entries(directory: Path) -> list[Path]:
+    """What lies in a directory, if it is one, in the order of the names."""
+    return sorted(directory.iterdir()) if directory.is_dir() else []
 
 
 def damage(path: Path, step: int | None = None) -> str | None:

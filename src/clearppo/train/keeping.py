@@ -20,6 +20,7 @@ from clearppo.engines.base import Engine
 from clearppo.errors import CheckpointError, ClearPPOError, StopRequested
 from clearppo.models.whole import held, is_shared_out
 from clearppo.rundir import RunDir
+from clearppo.train.alarms import RunAlarms
 from clearppo.train.chance import undisturbed_chance
 from clearppo.train.checkpoint import Best, Checkpoint, Checkpoints
 from clearppo.train.listener import Listener
@@ -32,6 +33,11 @@ from clearppo.train.weights import load_weights, weights_state
 STARTED, FINISHED = "started.json", "finished.json"
 P = ParamSpec("P")
 R = TypeVar("R")
+
+
+def machine() -> dict[str, Any]:
+    """What the last bits of a number depend on here, beside the device."""
+    return {"clearppo": version("clearppo"), "torch": str(torch.__version__), "threads": torch.get_num_threads()}
 
 
 @runtime_checkable
@@ -87,8 +93,9 @@ class Keeper:
     `save_model` writes. `early` parts may change while a round samples and judges, `late` ones in learning only.
     On what the run depends beside its options say `marks`, digests of what it reads, and `numbers`: a checkpoint with
     other marks is refused, unless `allow_changed`, and other numbers are a note. `forget` drops what a round left
-    behind that no result depends on but for its last bits. Of several processes (`engine`) the first one reads and
-    writes the files of the run; `weights` are those that the files hold, which may be shared out.
+    behind that no result depends on but for its last bits. `watch` looks for alarms when a round is over. Of several
+    processes (`engine`) the first one reads and writes the files of the run; `weights` are those that the files hold,
+    which may be shared out.
     """
 
     run_dir: RunDir
@@ -107,6 +114,7 @@ class Keeper:
     allow_changed: bool = False
     forget: Callable[[], None] = lambda: None
     evaluation: Evaluating | None = None
+    watch: RunAlarms | None = None
     engine: Engine
     weights: Callable[[], Iterable[torch.Tensor]] = tuple
     round: str = "iteration"
@@ -123,8 +131,9 @@ class Keeper:
         self._stopping = Stopping(self.listener, round=self.round, gather=gather)
 
     def announce(self, objective: str) -> None:
-        """Note for who looks at the run while it goes on: what it optimises and how long. Raises RunDirError."""
-        about = {"rounds": self.n_rounds, "objective": objective}
+        """Note for who looks at the run: what it optimises, how long, and what its last bits depend on. Raises
+        RunDirError."""
+        about = {"rounds": self.n_rounds, "objective": objective, "numbers": self.numbers, "machine": machine()}
         self.run_dir.write(STARTED, json.dumps(about, ensure_ascii=False) + "\n")
 
     def learning(self, learn: Callable[P, R]) -> Callable[P, R]:
@@ -147,16 +156,19 @@ class Keeper:
         self._measure(step, loop)
 
     def __call__(self, step: int, **loop: Any) -> None:
-        """See Between. Raises StopRequested if that was asked for, and what measuring and writing raise."""
+        """See Between. Raises StopRequested if that was asked for, and what measuring, writing and alarms raise."""
+        loop = self.watch.look(step, loop) if self.watch else loop
         self._note(step, loop, measured=False)
         self._stopping.interruptible = True  # raises if the round was finished only to end there
         if self.every:
             self._stopping.agree()
         best = self._measure(step, loop)
-        if self.every and (best or step % self.every == 0):
+        if self.every and (best or (self.watch and self.watch.checkpoint) or step % self.every == 0):
             self._stopping.interruptible = False
             self.write()
             self._stopping.interruptible = True
+        if self.watch:
+            self.watch.follow(step, loop)
 
     def left_out(self) -> dict[str, Any]:
         """The round that has begun was given up for good, before it learned: the arguments of `begin` for the next."""
@@ -185,7 +197,7 @@ class Keeper:
     def _write(self) -> str:
         """The same, on the process that writes. Where it is."""
         tree: dict[str, Any] = {
-            "about": {"marks": dict(self.marks), "numbers": dict(self.numbers), "machine": self._machine()},
+            "about": {"marks": dict(self.marks), "numbers": dict(self.numbers), "machine": machine()},
             "round": self._noted,
             "late": {name: part.state() for name, part in self.late.items()},
         }
@@ -359,9 +371,6 @@ class Keeper:
         new = "is written" if self.newest.step == self.step and self._exact else "is the newest"
         return f"{self.newest.path.name} {new}: go on with --resume_from_checkpoint auto"
 
-    def _machine(self) -> dict[str, Any]:
-        return {"clearppo": version("clearppo"), "torch": str(torch.__version__), "threads": torch.get_num_threads()}
-
     def _check(self, about: Mapping[str, Any]) -> None:
         """Raises CheckpointError if a checkpoint is of a run with other models or data; notes what may move a bit."""
         before = about["marks"]
@@ -374,7 +383,7 @@ class Keeper:
             )
         if other:
             self.listener.note(f"goes on with other {' and other '.join(other)}, as allowed")
-        was, now = {"processes": 1, **about["numbers"], **about["machine"]}, {**self.numbers, **self._machine()}
+        was, now = {"processes": 1, **about["numbers"], **about["machine"]}, {**self.numbers, **machine()}
         moved = [f"{name} was {was.get(name)}, is {value}" for name, value in now.items() if was.get(name) != value]
         if moved:
             self.listener.note(f"the last bits may differ from those of a run that never stopped: {'; '.join(moved)}")

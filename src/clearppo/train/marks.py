@@ -10,6 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from clearppo.models.policy import Policy
 from clearppo.models.whole import whole
 
 
@@ -38,6 +39,13 @@ def weights_mark(weights: Iterable[tuple[str, Tensor]]) -> str:
 def is_new_adapter(name: str, weight: Tensor) -> bool:
     """Whether this is a weight of an adapter that learns: drawn at the start, and none of the start model's."""
     return "lora_" in name and weight.requires_grad
+
+
+def policy_mark(policy: Policy) -> str:
+    """The digest of what a policy starts from: the actor, but for new adapters, and what of the critic is frozen."""
+    actor = [(name, w) for name, w in policy.actor.named_parameters() if not is_new_adapter(name, w)]
+    fixed = [(f"critic {name}", w) for name, w in policy.critic.named_parameters() if not w.requires_grad]
+    return weights_mark([*actor, *fixed])
 
 
 def data_mark(*parts: Any) -> str:

@@ -5,19 +5,20 @@ dashboards of this ecosystem know.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
 from clearppo.batch import Experience, Feedback, Rollout, Stats
 from clearppo.core.masks import masked_mean, masked_sum, masked_var
 from clearppo.learning.faults import SKIPPED
-from clearppo.train.registry import SECONDS, Registry
+from clearppo.train.evaluation import repetition_rate
+from clearppo.train.registry import MEMORY, SECONDS, Registry
 
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """One iteration, finished."""
+    """One iteration, finished. `memory` is the most that each phase took, in GiB, where that is known."""
 
     rollout: Rollout
     feedback: Feedback
@@ -27,6 +28,7 @@ class Measured:
     learning_rate: float
     episode: int
     seconds: Mapping[str, float]
+    memory: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def n_answers(self) -> int:
@@ -46,6 +48,7 @@ def measure(measured: Measured) -> dict[str, float]:
             row[f"rewards/{name}/mean"] = float(given.mean())
             row[f"rewards/{name}/std"] = float(given.std(correction=0))
     row.update({f"{SECONDS}{phase}": seconds for phase, seconds in measured.seconds.items()})
+    row.update({f"{MEMORY}{phase}": taken for phase, taken in measured.memory.items()})
     return row
 
 
@@ -242,6 +245,13 @@ def mean_length(m: Measured) -> float:
 def clipped_ratio(m: Measured) -> float:
     """Share of answers that were cut at --response_length instead of ending."""
     return m.rollout.finish_reasons.count("length") / m.n_answers
+
+
+@metric("completions/repetition", "share of 4-grams")
+def repetition(m: Measured) -> float:
+    """Share of 4-grams of tokens that occurred before in the same answer, over all answers."""
+    lengths = m.rollout.mask.sum(dim=1).tolist()
+    return repetition_rate([row[:n] for row, n in zip(m.rollout.responses.tolist(), lengths, strict=True)])
 
 
 @metric("val/num_eos_tokens", "answers")

@@ -34,7 +34,7 @@ from clearppo.train.track import Track
 class Recipe:
     """The numbers of the loop: how answers are read, and how rewards, advantages and learning rates are made.
 
-    In the first `critic_warmup_steps` iterations only the critic learns.
+    In the first `critic_warmup_steps` iterations only the critic learns. `rate_factor` multiplies the rates of all.
     """
 
     n_iterations: int
@@ -58,6 +58,7 @@ class Recipe:
     warmup_steps: int | None = None
     warmup_start: float = 0.0
     min_lr_ratio: float = 0.0
+    rate_factor: float = 1.0
 
     @property
     def sampling(self) -> dict[str, Any]:
@@ -91,7 +92,7 @@ class Recipe:
 
     def rate_scale(self, step: int) -> float:
         """The factor on the peak learning rates in iteration `step`, from 0."""
-        return rate_scale(
+        return self.rate_factor * rate_scale(
             step,
             self.n_iterations,
             self.schedule,

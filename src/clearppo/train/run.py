@@ -15,25 +15,29 @@ from clearppo.core.kl import AdaptiveKL, FixedKL
 from clearppo.core.normalise import FixedMoments, ScoreScaling
 from clearppo.data import PromptSet, prompt_batches
 from clearppo.engines.base import Engine
-from clearppo.errors import NumbersError
+from clearppo.errors import AlarmError, NumbersError
 from clearppo.feedback.scorer import Scorer
 from clearppo.learning import Objective, Passes, Ptx
 from clearppo.models.ema import EMA
 from clearppo.models.policy import FrozenReference, Policy
 from clearppo.models.saving import save_actor, save_adapter, save_critic
 from clearppo.models.whole import held
+from clearppo.plan.result import Plan
 from clearppo.rollout import Sampler
 from clearppo.rundir import RunDir
+from clearppo.train.alarms import GoBackError, LoopChangedError, RunAlarms, facts_of
 from clearppo.train.best import load_best
 from clearppo.train.card import model_card, ppo_card
 from clearppo.train.chance import seed_chance
-from clearppo.train.checkpoint import Checkpoint, Checkpoints, shared_newest
+from clearppo.train.checkpoint import Checkpoint, Checkpoints, shared
+from clearppo.train.doctor.brief import in_brief, static_findings, stops
 from clearppo.train.faults import MOST_RETURNS, Faults, UnlearnableError
 from clearppo.train.in_loop import EvaluationInLoop
 from clearppo.train.keeping import Keeper
 from clearppo.train.listener import Listener, Summary
-from clearppo.train.marks import Weighed, data_mark, is_new_adapter, weights_mark
+from clearppo.train.marks import Weighed, data_mark, policy_mark, weights_mark
 from clearppo.train.parts import Kept, constant_part, generator_part, optimiser_part
+from clearppo.train.planned import Planned
 from clearppo.train.ppo import Recipe, ppo_loop
 from clearppo.train.profile import profiled
 from clearppo.train.reference_scores import reference_moments
@@ -76,6 +80,7 @@ class PPORun:
     ema: EMA
     checkpoints: Checkpoints
     resume: Checkpoint | None
+    plan: Plan | None = None
 
     def train(self) -> list[dict[str, float]]:
         """Train and save; from the checkpoint on, where there is one to go on from. Returns all iterations' metrics.
@@ -101,27 +106,38 @@ class PPORun:
         ):
             keeper.begin(**start)
             self._iterate(start, batches)
+            self.alarms.at_end(n)
             keeper.ended()
             self.listener.phase("saving")
             self.save(".", f"Trained for {n} iterations.{self._best()}")
             keeper.finish()
+            self._planned.ended(self.track.history)
             self.engine.share(lambda: None)  # nobody reads the result before it is there
         self.listener.finished()
         return self.track.history
 
     def _iterate(self, start: dict[str, Any], batches: Iterator[Prompts]) -> None:
-        """Run all iterations, past those that cannot be learned from."""
+        """Run all iterations, past those that cannot be learned from, and back where that is asked for."""
+        left_out: UnlearnableError | None = None
         while True:
             try:
+                if left_out is not None:
+                    start = self._left_out(left_out)
                 return self._loop(start, batches)
             except UnlearnableError as given_up:
-                passes, step = self.passes, self.keeper.step + 1
-                self.track.left_out(step, given_up.n_answers, passes.epochs * passes.num_mini_batches)
-                self.sampler.load(self.policy, version=step)
-                start = self.keeper.left_out()
-            except NumbersError as error:
-                start = self._gone_back(error)
-                batches = self._batches(start["step"])
+                left_out = given_up
+            except LoopChangedError as changed:
+                start, left_out = changed.start, None
+            except (NumbersError, GoBackError) as error:
+                start = self._gone_back(error) if isinstance(error, NumbersError) else self._gone_back_for(error)
+                batches, left_out = self._batches(start["step"]), None
+
+    def _left_out(self, given_up: UnlearnableError) -> dict[str, Any]:
+        """The answers of this iteration are not learned from. Where the loop goes on."""
+        passes, step = self.passes, self.keeper.step + 1
+        self.track.left_out(step, given_up.n_answers, passes.epochs * passes.num_mini_batches)
+        self.sampler.load(self.policy, version=step)
+        return self.keeper.left_out()
 
     def _loop(self, start: Mapping[str, Any], batches: Iterator[Prompts]) -> None:
         scaling = (self.scaling or FixedMoments(mean=0.0, std=1.0)).restored(start["scaling"])
@@ -135,8 +151,8 @@ class PPORun:
             reference=self.reference,
             engine=self.engine,
             optimiser=self.optimiser,
-            kl=self.kl.restored(start["kl"]),
-            recipe=self.recipe,
+            kl=self._kl(start),
+            recipe=replace(self.recipe, rate_factor=self.alarms.rate_factor),
             objective=self.objective,
             passes=self.passes,
             generator=self.generator,
@@ -151,18 +167,59 @@ class PPORun:
     def _gone_back(self, error: NumbersError) -> dict[str, Any]:
         """Go back to the newest checkpoint, but not to its place in the sampler's random numbers: the same answers
         would come to the same end. Where the loop starts; raises `error` if the run is not to go back (again)."""
-        newest = shared_newest(self.checkpoints, self.engine.share) if self.faults.returns else None
+        newest = shared(self.checkpoints.newest, self.engine.share) if self.faults.returns else None
         if newest is None:
             raise error
         self.faults.returns -= 1
         self.listener.note(f"{error} The run goes back, and on with other answers ({self.faults.returns} times more).")
-        answered = self.sampler.state()["answered"]
-        start = self.keeper.restore(newest)
-        self.sampler.load(self.policy, version=newest.step)
-        self.sampler.load_state({**self.sampler.state(), "answered": answered})
-        self.keeper.rewind(newest)
+        start = self._returned_to(newest)
         self.keeper.begin(**start)
         return start
+
+    def _gone_back_for(self, asked: GoBackError) -> dict[str, Any]:
+        """The same because of an alarm, to before it. Raises AlarmError if the run is not to go back (again)."""
+        before, left = self.alarms.gone_back, self.alarms.returns - 1
+        checkpoint = shared(lambda: self.checkpoints.back(asked.since), self.engine.share)
+        if checkpoint is None or left < 0:
+            self.keeper.begin(**asked.start)
+            why = "has gone back too often" if checkpoint else "has no checkpoint to go back to yet"
+            raise AlarmError(f"{asked} The run {why}, and has stopped.")
+        self.listener.note(
+            f"the run goes back to {checkpoint.path.name}, and on with other answers ({left} times more)"
+        )
+        start = self._returned_to(checkpoint)
+        self.alarms.went_back(before, asked.event, checkpoint.step)
+        self.keeper.begin(**start)
+        return start
+
+    def _returned_to(self, checkpoint: Checkpoint) -> dict[str, Any]:
+        answered = self.sampler.state()["answered"]
+        start = self.keeper.restore(checkpoint)
+        self.sampler.load(self.policy, version=checkpoint.step)
+        self.sampler.load_state({**self.sampler.state(), "answered": answered})
+        self.keeper.rewind(checkpoint)
+        return start
+
+    def _kl(self, start: Mapping[str, Any]) -> FixedKL | AdaptiveKL:
+        """The coefficient that the loop begins with; a fixed one has no state, and alarms may have raised it."""
+        kl, factor = self.kl.restored(start["kl"]), self.alarms.kl_factor
+        return replace(kl, value=kl.value * factor) if isinstance(kl, FixedKL) else kl
+
+    @cached_property
+    def alarms(self) -> RunAlarms:
+        """Looks for what goes wrong before numbers do."""
+        config, track = self.config, self.track
+        return RunAlarms(
+            facts_of(config, held_out=0 if self.evaluation is None else len(self.evaluation.prompts)),
+            config.alarm.actions, wanted=config.alarm.alarms, history=track.history, run_dir=self.run_dir,
+            listener=self.listener, trackers=track.trackers,
+        )  # fmt: skip
+
+    @property
+    def _planned(self) -> Planned:
+        return Planned(
+            plan=self.plan, run_dir=self.run_dir, listener=self.listener, stopwatch=self.track.stopwatch
+        )  # fmt: skip
 
     @cached_property
     def faults(self) -> Faults:
@@ -190,6 +247,7 @@ class PPORun:
             "generator": generator_part(self.generator),
             "track": self.track,
             "faults": self.faults,
+            "alarms": self.alarms,
             "trackers": self.track.trackers,
             "score_scaling": constant_part(self.config.reward.score_scaling),
         }
@@ -219,6 +277,7 @@ class PPORun:
             allow_changed=run.allow_changed_options,
             forget=self.policy.forget,
             evaluation=self.evaluation,
+            watch=self.alarms,
             noun="policy",
             engine=self.engine,
             weights=self.policy.parameters,
@@ -226,13 +285,23 @@ class PPORun:
 
     def _fresh(self) -> dict[str, Any]:
         """Check, measure, and make the directory the run's own. Where the loop starts."""
+        self._in_brief()
         self.listener.note(str(self_check(self.policy, self.reference, self.sampler, next(self._batches()))))
         seed_chance(self.config.run.seed)  # now, because loading and importing may have drawn from it
         scaling = self.scaling or self._measured_scaling()
         self.run_dir.begin()
         self.run_dir.write("config.yaml", dump_config(self.config))
         self.keeper.announce(self.summary.objective)
+        self._planned.begun()
         return {"step": 0, "kl": self.kl.state(), "scaling": scaling.state()}
+
+    def _in_brief(self) -> None:
+        """Say what can be seen of prompts and tokenizer."""
+        held_out = () if self.evaluation is None else self.evaluation.prompts.texts
+        model = self.policy.actor.causal_lm
+        findings = static_findings(self.config, self.tokenizer, self.prompts, model, held_out)
+        for line in in_brief([*findings, stops(self.config, self.tokenizer, model)]):
+            self.listener.note(line)
 
     def _resumed(self, checkpoint: Checkpoint) -> dict[str, Any]:
         """Put everything back, check, and take the directory back too. Where the loop starts."""
@@ -245,6 +314,7 @@ class PPORun:
         self.keeper.rewind(checkpoint)
         self.run_dir.write("config.yaml", dump_config(self.config))
         self.keeper.announce(self.summary.objective)
+        self._planned.begun()
         return start
 
     def _best(self) -> str:
@@ -255,9 +325,7 @@ class PPORun:
 
     def _marks(self) -> dict[str, str]:
         """What the run reads, as digests: under these names it is called in messages."""
-        actor = [(name, w) for name, w in self.policy.actor.named_parameters() if not is_new_adapter(name, w)]
-        fixed = [(f"critic {name}", w) for name, w in self.policy.critic.named_parameters() if not w.requires_grad]
-        marks = {"prompts": data_mark(self.prompts), "start model": weights_mark([*actor, *fixed])}
+        marks = {"prompts": data_mark(self.prompts), "start model": policy_mark(self.policy)}
         if self.ptx is not None:
             marks["texts of ptx_dataset_name"] = data_mark(self.ptx.stream.texts)
         sources = getattr(self.scorer, "sources", (self.scorer,))

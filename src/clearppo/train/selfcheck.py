@@ -43,8 +43,7 @@ def self_check(policy: Policy, reference: Reference | None, sampler: Sampler, pr
     """
     rollout = sample(policy, prompts.select(range(min(len(prompts), N_PROMPTS))), sampler)
     analysis = policy.analyze(rollout.prompts, rollout.responses, rollout.mask, temperature=rollout.temperature)
-    weight = policy.actor.causal_lm.get_input_embeddings().weight
-    tolerance = TOLERANCE_BF16 if policy.actor.autocast else TOLERANCE.get(weight.dtype, TOLERANCE_BF16)
+    tolerance = tolerance_of(policy)
     tokens = float(rollout.mask.sum())
     ratio = _distance(analysis.log_probs.detach(), rollout.old_log_probs) / tokens
     kl = 0.0 if reference is None else _distance(reference.log_probs(rollout), rollout.old_log_probs) / tokens
@@ -60,6 +59,12 @@ def self_check(policy: Policy, reference: Reference | None, sampler: Sampler, pr
             f"{kl:.3g} nats a token (at most {tolerance:g}). The reference is not the model that training starts from."
         )
     return SelfCheck(ratio=ratio, kl=None if reference is None else kl, tolerance=tolerance)
+
+
+def tolerance_of(policy: Policy) -> float:
+    """How far two readings of the same tokens may differ, in nats a token, in the policy's precision."""
+    weight = policy.actor.causal_lm.get_input_embeddings().weight
+    return TOLERANCE_BF16 if policy.actor.autocast else TOLERANCE.get(weight.dtype, TOLERANCE_BF16)
 
 
 def _distance(log_probs: torch.Tensor, others: torch.Tensor) -> float:

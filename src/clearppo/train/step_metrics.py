@@ -6,11 +6,11 @@ after which they were looked at.
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from clearppo.batch import Stats
 from clearppo.learning.faults import SKIPPED
-from clearppo.train.registry import SECONDS, Registry
+from clearppo.train.registry import MEMORY, SECONDS, Registry
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +26,7 @@ class Step:
     tokens: int
     learning_rate: float
     seconds: Mapping[str, float]
+    memory: Mapping[str, float] = field(default_factory=dict)
 
 
 SFT: Registry[Step] = Registry()
@@ -33,8 +34,9 @@ REWARD: Registry[Step] = Registry()
 
 
 def measure(registry: Registry[Step], step: Step) -> dict[str, float]:
-    """All registered metrics of a step, and the seconds of each phase."""
-    return registry.measure(step) | {f"{SECONDS}{phase}": seconds for phase, seconds in step.seconds.items()}
+    """All registered metrics of a step, and the seconds and the peak memory of each phase."""
+    seconds = {f"{SECONDS}{phase}": seconds for phase, seconds in step.seconds.items()}
+    return registry.measure(step) | seconds | {f"{MEMORY}{phase}": taken for phase, taken in step.memory.items()}
 
 
 @SFT.metric("loss", "nats per token")

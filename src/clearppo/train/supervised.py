@@ -9,6 +9,7 @@ import torch
 
 from clearppo.batch import Stats
 from clearppo.data.batching import length_grouped
+from clearppo.engines.peak import Peak
 from clearppo.learning.optimiser import set_rate
 from clearppo.rundir import RunDir
 from clearppo.train.keeping import UNKEPT, Between
@@ -73,12 +74,13 @@ class StepTrack:
         *,
         logging_steps: int = 1,
         trackers: Trackers | None = None,
+        peak: Peak | None = None,
     ) -> None:
         self.registry = registry
         self.run_dir = run_dir
         self.listener = listener
         self.trackers = trackers or Trackers()
-        self.stopwatch = Stopwatch(listener)
+        self.stopwatch = Stopwatch(listener, peak)
         self.logging_steps = logging_steps
         self.history: list[dict[str, float]] = []
 
@@ -92,6 +94,7 @@ class StepTrack:
             tokens=tokens,
             learning_rate=learning_rate,
             seconds=self.stopwatch.lap(),
+            memory=self.stopwatch.peaks(),
         )
         metrics = measure(self.registry, finished)
         self.history.append(metrics)

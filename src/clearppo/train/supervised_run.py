@@ -15,14 +15,18 @@ from clearppo.data import ComparisonSet, SequenceSet
 from clearppo.engines.base import Engine
 from clearppo.models.network import Network
 from clearppo.models.whole import held
+from clearppo.plan.result import Plan
 from clearppo.rundir import RunDir
 from clearppo.train.card import CardKind, model_card
 from clearppo.train.checkpoint import Checkpoint, Checkpoints
+from clearppo.train.doctor.brief import in_brief
+from clearppo.train.doctor.supervised import step_findings
 from clearppo.train.faults import Faults
 from clearppo.train.keeping import Keeper
 from clearppo.train.listener import Listener, Summary
 from clearppo.train.marks import data_mark, is_new_adapter, weights_mark
 from clearppo.train.parts import optimiser_part
+from clearppo.train.planned import Planned
 from clearppo.train.shortage import memory_told
 from clearppo.train.supervised import Course, StepTrack, supervised_loop
 from clearppo.train.watchdog import watched_over
@@ -56,6 +60,7 @@ class SupervisedRun(ABC, Generic[ConfigT, RowsT]):
     track: StepTrack
     checkpoints: Checkpoints
     resume: Checkpoint | None
+    plan: Plan | None = None
 
     def train(self) -> list[dict[str, float]]:
         """Train, conclude and save; from the checkpoint on, where there is one to go on from. Returns the metrics of
@@ -94,9 +99,16 @@ class SupervisedRun(ABC, Generic[ConfigT, RowsT]):
             self.listener.phase("saving")
             self.save(".", f"Trained for {n} steps.")
             keeper.finish()
+            self._planned.ended(self.track.history)
             self.engine.share(lambda: None)  # nobody reads the result before it is there
         self.listener.finished()
         return self.track.history
+
+    @property
+    def _planned(self) -> Planned:
+        return Planned(
+            plan=self.plan, run_dir=self.run_dir, listener=self.listener, stopwatch=self.track.stopwatch
+        )  # fmt: skip
 
     @cached_property
     def faults(self) -> Faults:
@@ -140,10 +152,15 @@ class SupervisedRun(ABC, Generic[ConfigT, RowsT]):
         )
 
     def _fresh(self) -> dict[str, Any]:
-        """Make the directory the run's own. Where the loop starts."""
+        """Look at the rows, and make the directory the run's own. Where the loop starts."""
+        objective = self.summary.objective
+        rows = self.learned, self.held_out
+        for line in in_brief(step_findings(self.config, self.tokenizer, self.network, *rows, objective)):
+            self.listener.note(line)
         self.run_dir.begin()
         self.run_dir.write("config.yaml", dump_config(self.config))
         self.keeper.announce(self.summary.objective)
+        self._planned.begun()
         return {"step": 0}
 
     def _resumed(self, checkpoint: Checkpoint) -> dict[str, Any]:
@@ -152,6 +169,7 @@ class SupervisedRun(ABC, Generic[ConfigT, RowsT]):
         self.keeper.rewind(checkpoint)
         self.run_dir.write("config.yaml", dump_config(self.config))
         self.keeper.announce(self.summary.objective)
+        self._planned.begun()
         return start
 
     def _marks(self) -> dict[str, str]:

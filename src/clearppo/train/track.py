@@ -6,6 +6,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from clearppo.batch import Experience, Feedback, Rollout, Stats
 from clearppo.core.normalise import ScoreScaling
+from clearppo.engines.peak import Peak
 from clearppo.learning import Watch
 from clearppo.learning.faults import SKIPPED
 from clearppo.rundir import RunDir
@@ -63,12 +64,13 @@ class Track:
         logging_steps: int = 1,
         trackers: Trackers | None = None,
         record: Record | None = None,
+        peak: Peak | None = None,
     ) -> None:
         self.run_dir = run_dir
         self.listener = listener
         self.trackers = trackers or Trackers()
         self.record = record
-        self.stopwatch = Stopwatch(listener)
+        self.stopwatch = Stopwatch(listener, peak)
         self.sample_steps = sample_steps
         self.logging_steps = logging_steps
         self.episodes = 0
@@ -114,6 +116,7 @@ class Track:
                 learning_rate=learning_rate,
                 episode=self.episodes,
                 seconds=self.stopwatch.lap(),
+                memory=self.stopwatch.peaks(),
             )
         )
         self.history.append(metrics)
@@ -131,6 +134,7 @@ class Track:
         """An iteration of so many answers that could not be learned from, in as many steps as it would have had."""
         self.episodes += n_answers
         self.stopwatch.lap()
+        self.stopwatch.peaks()
         metrics = {"episode": float(self.episodes), SKIPPED: float(n_steps)}
         self.history.append(metrics)
         if self.run_dir is not None:

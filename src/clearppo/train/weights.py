@@ -1,6 +1,6 @@
 """The weights that a run learns, in a checkpoint: in the model files where these hold their exact bits, else beside."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ def weights_state(learned: Mapping[str, nn.Parameter], directory: Path, prefix: 
         with safe_open(file, framework="pt") as stored:
             for key in stored.keys():  # noqa: SIM118 (no dict)
                 weight = learned.get(prefix + key)
-                if weight is not None and _same_bits(whole(weight), stored.get_tensor(key)):
+                if weight is not None and same_bits(whole(weight), stored.get_tensor(key)):
                     files[prefix + key] = file.name
     return {
         "prefix": prefix,
@@ -51,15 +51,21 @@ def load_weights(learned: Mapping[str, nn.Parameter], state: Mapping[str, Any], 
             "--use_peft, --lora_r, --lora_target_modules, --critic and --freeze_layers, or leave "
             "--resume_from_checkpoint out."
         )
-    for name, weight in state["tensors"].items():
+    for name, weight in stored_weights(state, directory):
         put(learned[name], weight)
+
+
+def stored_weights(state: Mapping[str, Any], directory: Path) -> Iterator[tuple[str, Tensor]]:
+    """The learned weights of a checkpoint by their names, one after the other, on the CPU."""
+    yield from state["tensors"].items()
     for file in sorted(set(state["files"].values())):
         with safe_open(directory / file, framework="pt") as stored:
             for name in [name for name, place in state["files"].items() if place == file]:
-                put(learned[name], stored.get_tensor(name.removeprefix(state["prefix"])))
+                yield name, stored.get_tensor(name.removeprefix(state["prefix"]))
 
 
-def _same_bits(weight: Tensor, stored: Tensor) -> bool:
+def same_bits(weight: Tensor, stored: Tensor) -> bool:
+    """Whether two tensors are equal in type, shape and every bit, wherever they are."""
     if weight.dtype != stored.dtype or weight.shape != stored.shape:
         return False
     own, other = (tensor.detach().cpu().reshape(-1).view(torch.uint8) for tensor in (weight, stored))

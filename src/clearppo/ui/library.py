@@ -8,7 +8,9 @@ from typing import Any
 from clearppo.config.dump import clearppo_version
 from clearppo.record import Iteration, iteration_path, steps
 from clearppo.ui import equations
+from clearppo.ui.alarms import alarms_of, as_events, as_told, in_short
 from clearppo.ui.metrics import Metrics, events
+from clearppo.ui.planned import planned
 from clearppo.ui.prompts import Archive, evaluated, evaluation_rows
 from clearppo.ui.runs import Index, Run
 from clearppo.ui.spread import overview
@@ -33,14 +35,15 @@ class Library:
         found: list[dict[str, Any]] = []
         for run in self.index.runs():
             with contextlib.suppress(OSError):  # gone since the search, or unreadable: the rest is shown
-                found.append({**run.summary(), "recorded": len(recorded(run))})
+                about = {"recorded": len(recorded(run)), "alarms": in_short(alarms_of(run))}
+                found.append({**run.summary(), **about})
         return {"version": clearppo_version(), "root": ", ".join(map(str, self.index.roots)), "runs": found}
 
     def run(self, run_id: str) -> dict[str, Any]:
         """All that is known of a run as a whole."""
         run = self._run(run_id)
-        metrics, marks = self._numbers(run), run.best()
-        recorded_steps = recorded(run)
+        metrics, marks, alarms = self._numbers(run), run.best(), alarms_of(run)
+        recorded_steps, rows = recorded(run), metrics.rows()
         return {
             **run.summary(),
             "recorded": len(recorded_steps),
@@ -50,7 +53,9 @@ class Library:
             "recorded_steps": recorded_steps,
             "evaluated_steps": evaluated(run),
             "best": marks[-1] if marks else None,
-            "events": events(metrics.rows(), marks),
+            "events": sorted([*events(rows, marks), *as_events(alarms)], key=lambda event: event["step"]),
+            "alarms": as_told(alarms),
+            "plan": planned(run, rows),
             "damaged_lines": metrics.damaged(),
             "models": run.models(),
         }

@@ -15,13 +15,10 @@ from clearppo.ui.report_file import check_figures, check_page, reading_errors, w
 from clearppo.ui.report_results import MINUS, of_quickstart, unclear
 from clearppo.ui.report_run import Part, model_of, read_part, versions_of, written
 from clearppo.ui.report_words import Say, words
-from clearppo.ui.runs import Kind, Run, find_runs, kind_of
+from clearppo.ui.runs import STEPS, Kind, Run, kind_of, named_below
 from clearppo.web import require_packages
 
 REPORT, FIGURES = "report.html", "figures"
-STEPS = ("sft", "reward", "ppo")
-NAMED = 8
-"""Runs that a message names at most."""
 TEMPLATES = Path(__file__).with_name("templates")
 
 
@@ -66,7 +63,7 @@ def runs_of(directory: Path) -> list[Run]:
     if not found:
         raise RunDirError(
             f"there is no run in {directory}, and none in {', '.join(STEPS)} below it. Give the output_dir of a run, "
-            f"or of clearppo rlhf or quickstart{_below(directory)}."
+            f"or of clearppo rlhf or quickstart{named_below(directory)}."
         )
     return [Run(id=name, name=name, path=path.resolve(), kind=kind) for path, name, kind in found]
 
@@ -76,17 +73,6 @@ def _require_readable(path: Path) -> None:
     for name in (*OWN_FILES, *ROWS):
         if name != REPORT and (path / name).is_file():
             (path / name).open("rb").close()
-
-
-def _below(directory: Path) -> str:
-    """The runs and pipelines further below, for who gave the folder that they lie in."""
-    found: dict[Path, None] = {}
-    for path in find_runs(directory):
-        pipeline = path.name in STEPS and path.parent != directory and (path.parent / "pipeline.json").is_file()
-        found[path.parent if pipeline else path] = None
-    names = [str(path) for path in found]
-    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-    return f"; below it there are {', '.join(names[:NAMED])}{more}" if names else ""
 
 
 class _Page:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from clearppo.catalogue.metrics import METRICS
 from clearppo.ui.figures import (
     Chart,
     Line,
@@ -18,7 +19,7 @@ from clearppo.ui.figures import (
     shown,
     stack,
 )
-from clearppo.ui.report_words import CHART_WORDS, LABELS, LANGUAGES
+from clearppo.ui.report_words import CHART_WORDS, LABELS, LANGUAGES, METRIC_CHARTS
 
 Columns = Mapping[str, Numbers]
 """Metrics by name, each with one number a row; "step" is among them."""
@@ -78,10 +79,17 @@ class Charts:
 
     def chart(self, name: str, paint: Paint, *, x: str = "", y: str = "", small: bool = False) -> Chart:
         """A figure with its words."""
-        title, note = CHART_WORDS[name][self.number]
+        title, note = self._said(name)
         return Chart(
             name=name, title=title, note=note, x_label=self.label(x), y_label=self.label(y), small=small, paint=paint
         )
+
+    def _said(self, name: str) -> tuple[str, str]:
+        """The title of a figure, and the sentence below it."""
+        if name in CHART_WORDS:
+            return CHART_WORDS[name][self.number]
+        metric, *titles = METRIC_CHARTS[name]
+        return titles[self.number], METRICS[metric].brief[self.number]
 
     def label(self, name: str) -> str:
         """A word within a figure; what is none of ours, the name of a source, stays as it is."""

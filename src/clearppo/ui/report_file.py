@@ -58,16 +58,16 @@ def write_figures(directory: Path, pictures: Mapping[str, bytes]) -> list[Path]:
 
 
 @contextmanager
-def reading_errors() -> Generator[None]:
-    """Turn what the disk says while a run's files are read into a RunDirError of one sentence."""
+def reading_errors(why: str = "A report is made from the run's files") -> Generator[None]:
+    """Turn what the disk says while a run's files are read into a RunDirError of one sentence, which says `why`."""
     try:
         yield
     except OSError as error:
         if error.filename is None:
             raise
         raise RunDirError(
-            f"cannot read {error.filename} ({error.strerror}). A report is made from the run's files: ask for the "
-            f"permission to read them all, or have their owner write it."
+            f"cannot read {error.filename} ({error.strerror}). {why}: ask for the permission to read them all, or have "
+            "their owner write it."
         ) from error
 
 

@@ -11,12 +11,14 @@ from clearppo.config import SCHEMAS, leaves
 from clearppo.config.changes import SILENT
 from clearppo.config.kinds import spelled
 from clearppo.errors import RecordError
+from clearppo.ui.alarms import advice_of, alarms_of, sentence_of, title_of
 from clearppo.ui.figures import Chart
 from clearppo.ui.metrics import Metrics, events
+from clearppo.ui.planned import planned
 from clearppo.ui.report_charts import KL, SCORE, Charts, of_reward_report
 from clearppo.ui.report_results import MINUS, Results, of_evaluation, of_samples
 from clearppo.ui.report_tokens import telling_answers
-from clearppo.ui.report_words import WORDS, Say
+from clearppo.ui.report_words import LABELS, WORDS, Say, words
 from clearppo.ui.runs import Run
 
 REWARD_REPORT = 1
@@ -28,7 +30,8 @@ _WRITTEN_BY = re.compile(r"written by (ClearPPO \S+?)\.?$", re.MULTILINE)
 @dataclass(frozen=True, kw_only=True)
 class Part:
     """One run in a report. Tiles are (what, value, note); facts are (what, value); changed are (option, value,
-    default)."""
+    default); alarms are (title, when, sentence, advice), those that are on first; planned are (what, planned,
+    measured)."""
 
     run: Run
     state: str
@@ -39,6 +42,8 @@ class Part:
     charts: Sequence[Chart]
     more: Sequence[Chart]
     events: Sequence[Mapping[str, Any]]
+    alarms: Sequence[tuple[str, str, str, str]]
+    planned: Sequence[tuple[str, str, str]]
     best: str
     results: Results | None
     samples: tuple[Sequence[Mapping[str, Any]], Sequence[Mapping[str, Any]]]
@@ -57,6 +62,7 @@ class Part:
 def read_part(run: Run, language: str, say: Say) -> Part:
     """All of it, from the files."""
     metrics = Metrics(run.file)
+    rows = metrics.rows()
     columns = metrics.since(None)["columns"]
     best = run.best()
     last_best = best[-1]["step"] if best else None
@@ -76,7 +82,9 @@ def read_part(run: Run, language: str, say: Say) -> Part:
         tiles=_tiles(run.kind, columns, report, say),
         charts=charts.of_ppo() if is_ppo else [],
         more=charts.more_of_ppo() if is_ppo else charts.of_step(),
-        events=events(metrics.rows()),
+        events=events(rows),
+        alarms=_alarms(run, language, say),
+        planned=_planned(run, rows, language, say),
         best=_best(best, say),
         results=results,
         samples=of_samples(run) if is_ppo and results is None else ([], []),
@@ -229,6 +237,42 @@ def _tiles(
 
 def _tile(name: str, value: float) -> str:
     return (f"{value:.0%}" if name.endswith("accuracy") else f"{value:.3g}").replace("-", MINUS)
+
+
+def _alarms(run: Run, language: str, say: Say) -> list[tuple[str, str, str, str]]:
+    found: list[tuple[str, str, str, str]] = []
+    for alarm in sorted(alarms_of(run), key=lambda alarm: (alarm.over is not None, alarm.step)):
+        until = "at" if alarm.over == alarm.step else "until"
+        when = say(f"alarm.{'since' if alarm.over is None else until}", step=alarm.step, over=alarm.over)
+        done = say(f"alarm.{alarm.action}") if f"alarm.{alarm.action}" in WORDS else ""
+        told = (title_of(alarm, language), when, sentence_of(alarm, language))
+        found.append((*told, " ".join(filter(None, (advice_of(alarm, language), done)))))
+    return found
+
+
+def _planned(
+    run: Run, rows: Mapping[int, Mapping[str, float | None]], language: str, say: Say
+) -> list[tuple[str, str, str]]:
+    phases, round_ = words(language, LABELS), say("iteration" if run.kind == "ppo" else "step")
+
+    def cell(value: float | None, phase: str | None) -> str:
+        return "–" if value is None else f"{value:.3g}{_in_phase(phase, phases, say)}"
+
+    return [
+        (
+            say(f"planned.{name}", round=round_),
+            cell(part["planned"], part.get("phase")),
+            cell(part["measured"], part.get("measured_phase")),
+        )
+        for name, part in (planned(run, rows) or {}).items()
+    ]
+
+
+def _in_phase(phase: str | None, phases: Say, say: Say) -> str:
+    """The phase in which a peak was, behind its number."""
+    if phase is None:
+        return ""
+    return say("planned.phase", phase=phases(phase) if phase in LABELS else phase)
 
 
 def _best(best: Sequence[Mapping[str, Any]], say: Say) -> str:

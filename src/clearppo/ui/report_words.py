@@ -1,6 +1,6 @@
 """What a report says, in English and in Chinese. The Chinese terms are those of docs/glossary.md."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 Say = Callable[..., str]
 """Words by their name, in the language of the report: say("answers", n=3)."""
@@ -110,6 +110,34 @@ WORDS: dict[str, tuple[str, str]] = {
     "tile.from": ("from {value}", "初始 {value}"),
     "tile.interval": ("{low} to {high} (95 %)", "{low} 到 {high}（95 %）"),
     "events": ("What happened on the way", "途中发生的事"),
+    "alarms": ("Alarms", "警报"),
+    "alarms.note": (
+        "What looked wrong, by rules that compare the run with its own start: hints, and no proof.",
+        "把训练与它自己的开头相比，看起来不对的地方：是提醒，不是证明。",
+    ),
+    "alarm": ("alarm", "警报"),
+    "alarm.when": ("iterations", "迭代"),
+    "alarm.what": ("what was seen, and what to do", "看到什么，怎么办"),
+    "alarm.since": ("from {step} on", "自 {step} 起"),
+    "alarm.until": ("{step} to {over}", "{step} 至 {over}"),
+    "alarm.at": ("{step}", "{step}"),
+    "alarm.checkpoint": ("The run wrote a checkpoint.", "训练因此写了一个检查点。"),
+    "alarm.raise_kl": ("The run raised its KL coefficient.", "训练因此调高了 KL 系数。"),
+    "alarm.lower_lr": ("The run lowered its learning rate.", "训练因此调低了学习率。"),
+    "alarm.rollback": ("The run went back to its last checkpoint.", "训练因此回到了上一个检查点。"),
+    "alarm.stop": ("The run was stopped by it.", "训练因此停止。"),
+    "planned": ("Planned and measured", "计划与实测"),
+    "planned.planned": ("planned", "计划"),
+    "planned.measured": ("measured", "实测"),
+    "planned.memory": ("peak memory, GiB", "内存峰值，GiB"),
+    "planned.seconds": ("seconds an {round}", "每次{round}的秒数"),
+    "planned.phase": (" ({phase})", "（{phase}）"),
+    "alarm.of": ("{title} ({source})", "{title}（{source}）"),
+    "alarm.begun": ("{title}: {seen}", "{title}：{seen}"),
+    "alarm.over": ("{title}: over", "{title}：已解除"),
+    "alarm.value": ("is {x}", "为 {x}"),
+    "alarm.limit": ("limit {x}", "界限 {x}"),
+    "alarm.start": ("at the start {x}", "开始时 {x}"),
     "from.model": ("start model", "起始模型"),
     "from.demonstrations": ("demonstrations", "示范"),
     "from.comparisons": ("comparisons", "比较"),
@@ -211,12 +239,12 @@ WORDS: dict[str, tuple[str, str]] = {
 }
 
 
-def words(language: str) -> Say:
+def words(language: str, table: Mapping[str, tuple[str, str]] = WORDS) -> Say:
     """The words of one language, "en" or "zh"."""
     number = LANGUAGES.index(language)
 
     def say(name: str, /, **filled: object) -> str:
-        text = WORDS[name][number]
+        text = table[name][number]
         return text.format(**filled) if filled else text
 
     return say
@@ -227,66 +255,12 @@ CHART_WORDS: dict[str, tuple[tuple[str, str], tuple[str, str]]] = {
         ("Score and reward", "The reward is the score less the KL's share: what PPO maximises."),
         ("得分与奖励", "奖励是得分减去 KL 的份额：PPO 要使它最大。"),
     ),
-    "sources": (
-        ("Sources of the score", "Each as its source gave it, before weighting."),
-        ("得分的各个来源", "加权之前，各来源给出的数。"),
-    ),
-    "kl": (
-        ("Distance from the start", "KL from the reference, summed over an answer."),
-        ("与起点的距离", "与参考模型的 KL，在一条回答上求和。"),
-    ),
     "frontier": (
         (
             "Score against distance",
             "What the KL bought: a point is an iteration (of a long run the mean of some), in the order of time.",
         ),
         ("得分与距离", "KL 换来了什么：一点是一次迭代（训练很长时是几次的均值），按时间相连。"),
-    ),
-    "evaluation": (
-        ("Held-out prompts", "Measured on the way: what is optimised, and what is not."),
-        ("留出的提示", "途中的评估：被优化的，和没有被优化的。"),
-    ),
-    "win_rate": (
-        ("Win rate on held-out prompts", "Against the start model's answers; a half is as good."),
-        ("留出提示上的胜率", "与起始模型的回答相比；一半即不分上下。"),
-    ),
-    "length": (
-        ("Length of the answers", "In tokens, the ending one included."),
-        ("回答长度", "以 token 计，包括结束符。"),
-    ),
-    "cut": (
-        ("Answers that were cut", "The share that reached the longest length without ending."),
-        ("被截断的回答", "到了最大长度还没有结束的比例。"),
-    ),
-    "entropy": (
-        ("Entropy", "Of the next token's distribution. Towards 0 the policy repeats itself."),
-        ("熵", "下一个 token 的分布的熵。趋近 0 时策略总说同样的话。"),
-    ),
-    "explained": (
-        ("What the critic explains", "1: it knows the returns; 0: a constant would do as well."),
-        ("评论家解释的方差", "1：它知道回报；0：一个常数也一样好。"),
-    ),
-    "clipped": (
-        ("Clipped tokens", "The share of tokens that had stopped pushing."),
-        ("被裁剪的 token", "不再推动更新的 token 的比例。"),
-    ),
-    "ratio": (
-        ("Ratio", "Mean of p / p_old over tokens and epochs."),
-        ("比率", "p / p_old 在各 token、各轮上的均值。"),
-    ),
-    "policy_loss": (("Policy's loss", "Equations (6) and (7)."), ("策略损失", "公式 (6)、(7)。")),
-    "value_loss": (("Critic's loss", "Equation (8)."), ("评论家损失", "公式 (8)。")),
-    "gradient": (("Gradient norm", "Before it is clipped."), ("梯度范数", "裁剪之前。")),
-    "kl_coef": (("KL coefficient", "Score units a nat."), ("KL 系数", "每 nat 的得分。")),
-    "rate": (("Learning rate", ""), ("学习率", "")),
-    "time": (("Where the time went", "Seconds an iteration, by phase."), ("时间花在哪里", "每次迭代各阶段的秒数。")),
-    "loss": (
-        ("Loss", "The held-out rows are measured now and then."),
-        ("损失", "留出的行隔一阵测一次。"),
-    ),
-    "accuracy": (
-        ("Accuracy", "The share of pairs whose better answer has the higher score."),
-        ("准确率", "较好的回答得分较高的比较对所占的比例。"),
     ),
     "by_gap": (
         ("Accuracy by gap", "Quarters of the held-out pairs, narrow gaps first; the dashed line is guessing."),
@@ -302,7 +276,29 @@ CHART_WORDS: dict[str, tuple[tuple[str, str], tuple[str, str]]] = {
         ("各项指标的前后对照", "留出提示上的均值与 95 % 置信区间。"),
     ),
 }
-"""Title and note of each figure, in English and in Chinese."""
+"""Title and note of each figure that shows more than a metric, in English and in Chinese."""
+
+METRIC_CHARTS: dict[str, tuple[str, str, str]] = {
+    "sources": ("rewards/*/mean", "Sources of the score", "得分的各个来源"),
+    "kl": ("objective/kl", "Distance from the start", "与起点的距离"),
+    "evaluation": ("eval/rewards/*", "Held-out prompts", "留出的提示"),
+    "win_rate": ("eval/win_rate", "Win rate on held-out prompts", "留出提示上的胜率"),
+    "length": ("completions/mean_length", "Length of the answers", "回答长度"),
+    "cut": ("completions/clipped_ratio", "Answers that were cut", "被截断的回答"),
+    "entropy": ("policy/entropy_avg", "Entropy", "熵"),
+    "explained": ("critic/vf_explained_var", "What the critic explains", "评论家解释的方差"),
+    "clipped": ("policy/clipfrac_avg", "Clipped tokens", "被裁剪的 token"),
+    "ratio": ("val/ratio", "Ratio", "比率"),
+    "policy_loss": ("loss/policy_avg", "Policy's loss", "策略损失"),
+    "value_loss": ("loss/value_avg", "Critic's loss", "评论家损失"),
+    "gradient": ("policy/grad_norm", "Gradient norm", "梯度范数"),
+    "kl_coef": ("objective/kl_coef", "KL coefficient", "KL 系数"),
+    "rate": ("lr", "Learning rate", "学习率"),
+    "time": ("time/*", "Where the time went", "时间花在哪里"),
+    "loss": ("loss", "Loss", "损失"),
+    "accuracy": ("accuracy", "Accuracy", "准确率"),
+}
+"""The others: the metric whose sentence in the catalogue is the note, and the title in English and in Chinese."""
 
 LABELS: dict[str, tuple[str, str]] = {
     "score": ("score", "得分"),

@@ -30,6 +30,11 @@ TAIL = 1 << 18
 NEVER = {"node_modules", "site-packages", "__pycache__", *OWN_DIRECTORIES}
 """Folders in which no run is looked for."""
 
+STEPS = ("sft", "reward", "ppo")
+"""The folders of a pipeline's steps."""
+NAMED = 8
+"""Runs that a message names at most."""
+
 Kind = Literal["ppo", "sft", "reward"]
 State = Literal["running", "waiting", "finished", "stopped"]
 
@@ -244,6 +249,17 @@ def find_runs(root: Path, depth: int = DEPTH) -> Iterator[Path]:
     for name in below:
         if not name.startswith((".", CHECKPOINT)) and name not in NEVER:
             yield from find_runs(root / name, depth - 1)
+
+
+def named_below(directory: Path) -> str:
+    """The runs and pipelines further below, to end a message for who gave the folder that they lie in; or nothing."""
+    found: dict[Path, None] = {}
+    for path in find_runs(directory):
+        pipeline = path.name in STEPS and path.parent != directory and (path.parent / "pipeline.json").is_file()
+        found[path.parent if pipeline else path] = None
+    names = [str(path) for path in found]
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return f"; below it there are {', '.join(names[:NAMED])}{more}" if names else ""
 
 
 def kind_of(path: Path) -> Kind | None:

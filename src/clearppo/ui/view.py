@@ -10,6 +10,7 @@ from typing import Any
 
 from clearppo import web
 from clearppo.record.read import FILTERS, RANGES
+from clearppo.ui.explain import pages
 from clearppo.ui.library import Library
 from clearppo.ui.runs import Index
 from clearppo.web import RefusedError
@@ -193,12 +194,17 @@ def _evaluation(library: Library, request: Any) -> Any:
     return library.evaluation(_run(request), _number(request, "step"))
 
 
+def _explain(_library: Library, _request: Any) -> Any:
+    return pages()
+
+
 def _health(_library: Library, _request: Any) -> Any:
     return {"status": "ok"}
 
 
 ROUTES: Mapping[str, Endpoint] = {
     "/healthz": _health,
+    "/api/explain": _explain,
     "/api/runs": _runs,
     "/api/runs/{run}": _one_run,
     "/api/runs/{run}/metrics": _metrics,

@@ -54,7 +54,7 @@ class OwnDecoder:
         """See Decoder. On a GPU all stays where it is, because recorded graphs read it there."""
         if self.device.type != "cuda":
             self._network.release()
-            self._storage = self._storage[:0].clone()
+            self._give_up_room()
             self._rows = self._columns = 0
             self._lengths = []
 
@@ -132,7 +132,7 @@ class OwnDecoder:
         shape = (len(plan.scales), 2, rows, plan.kv_heads, columns, plan.head_dim)
         size = torch.Size(shape).numel()
         if size > self._storage.numel():
-            self._storage = self._storage[:0]  # the old room is given up before the new one is taken
+            self._give_up_room()  # before the new one is taken
             # Zeros, because a hidden column weighs 0, and 0 times what memory holds may be NaN.
             self._storage = torch.zeros(size, dtype=self.work, device=self.device)
         self._rows, self._columns = rows, columns
@@ -145,6 +145,11 @@ class OwnDecoder:
         self._tokens = torch.zeros(rows, dtype=torch.long, device=self.device)
         self._turns = self._network.turns(columns)
         self._run = StepGraphs(self._step) if self.device.type == "cuda" else None
+
+    def _give_up_room(self) -> None:
+        # A view, even an empty one, or a recorded graph would keep all of it.
+        self._storage = self._storage.new_empty(0)
+        self._cache, self._lines, self._run = self._storage, [], None
 
     def _forget(self) -> None:
         self._lengths = []

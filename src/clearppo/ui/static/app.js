@@ -20,6 +20,7 @@
 //   number(x, digits), colours, theme()     see dom.js and theme.js
 
 import { fill, h, number, svg } from "./dom.js";
+import { learn } from "./explain.js";
 import { language, languageButton, onLanguage, otherLanguage, setLanguage, translator } from "./i18n.js";
 import { colours, icon, nextTheme, onTheme, theme, themeButton } from "./theme.js";
 
@@ -260,7 +261,7 @@ async function show(view, params) {
     300,
   );
   try {
-    const module = await import(`/static/views/${view}.js`);
+    const [module] = await Promise.all([import(`/static/views/${view}.js`), learn(api)]);
     if (showing !== current) return;
     const end = await module.show(root, params, appFor(showing, module.words));
     showing.dispose = typeof end === "function" ? end : end?.dispose?.bind(end);

@@ -19,9 +19,9 @@ function plotly() {
   return loading;
 }
 
-/** A card for a chart: its title, a caption in words, a legend [{name, colour, dash}] if there is more than one thing.
- *  `double` is twice as wide. `figure` is the card, `plot` what draw() draws in. */
-export function panel({ id, title, unit, caption, legend = [], double = false }) {
+/** A card for a chart: its title, a caption in words, a legend [{name, colour, dash}] if there is more than one thing,
+ *  `more` (a question mark) behind the title. `double` is twice as wide. `figure` is the card, `plot` what draw() draws in. */
+export function panel({ id, title, unit, caption, legend = [], double = false, more = null }) {
   const plot = h("div", { class: "plot", role: "img", "aria-label": title });
   const figure = h(
     "figure",
@@ -32,7 +32,7 @@ export function panel({ id, title, unit, caption, legend = [], double = false })
       h(
         "div",
         { class: "card-head" },
-        h("h3", { class: "chart-title" }, title),
+        h("div", { class: "asked" }, h("h3", { class: "chart-title" }, title), more),
         unit && h("span", { class: "unit" }, unit),
       ),
       h("p", { class: "caption" }, caption),

@@ -1,6 +1,7 @@
 // One answer, token by token: coloured by any of its numbers, and everything about the token that is chosen.
 
 import { fill, h, number } from "../dom.js";
+import { brief, question } from "../explain.js";
 import { bars } from "./draw.js";
 import { cleared, listing } from "./listing.js";
 import { percent, tokenPanel } from "./panel.js";
@@ -466,7 +467,7 @@ class AnswerPage {
       }),
       t("lock"),
     );
-    const notes = [name(`${colour}.is`)];
+    const notes = [brief("quantity", colour)];
     if (scale.cut && colour !== "ratios")
       notes.push(
         scale.sequential ? t("cut_below", { x: signed(-scale.limit, 3) }) : t("cut", { x: number(scale.limit, 3) }),
@@ -480,7 +481,12 @@ class AnswerPage {
         ends ? [jump(ends.low, "lowest"), jump(ends.high, "highest")] : null,
         lock,
       ),
-      h("p", { class: "caption", "data-name": "meaning" }, notes.join(" ")),
+      h(
+        "p",
+        { class: "caption", "data-name": "meaning" },
+        notes.join(" "),
+        question("quantity", [colour], name(colour)),
+      ),
     ];
   }
 

@@ -42,7 +42,7 @@ export function lines(page, chart, metrics) {
     ];
   if (chart.share) for (const trace of traces) if (trace.hovertemplate) trace.hovertemplate = "%{y:.1%}";
   const look = chart.share ? shareAxis(values) : valueAxis(values);
-  return [traces, layout({ xaxis: axis(page), yaxis: look, shapes: page.marks() })];
+  return [traces, layout({ xaxis: axis(page), yaxis: look, shapes: page.marks(metrics) })];
 }
 
 /** A mean with its standard deviation around it. */

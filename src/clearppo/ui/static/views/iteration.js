@@ -1,6 +1,7 @@
 // All answers of an iteration: a table to search, to filter and to sort, page by page, and how their numbers spread.
 
 import { calmly, fill, h, number } from "../dom.js";
+import { brief, question } from "../explain.js";
 import { histogram, rounded } from "./draw.js";
 import { cleared, listing, RANGES } from "./listing.js";
 import { direction, signed } from "./quantities.js";
@@ -273,7 +274,7 @@ class IterationPage {
       h(
         "figcaption",
         {},
-        h("span", {}, t(name)),
+        h("span", { class: "asked" }, t(name), question("column", [`answer.${name}`], t(name))),
         h("span", { class: "muted" }, t("spread.mean", { x: number(mean, 3) })),
       ),
       picture,
@@ -366,7 +367,11 @@ class IterationPage {
         h(
           "th",
           { scope: "col", "data-column": name, class: textual(name) ? null : "num" },
-          h("button", { type: "button", class: "sort", onclick: () => this.sort(name) }, label(name)),
+          h(
+            "button",
+            { type: "button", class: "sort", title: brief("column", `answer.${name}`) || null, onclick: () => this.sort(name) },
+            label(name),
+          ),
         ),
       );
       fill(

@@ -2,15 +2,20 @@
 
 import { dash, draw, drawNow, forget, listen, panel } from "../charts.js";
 import { calmly, fill } from "../dom.js";
+import { brief, question } from "../explain.js";
 import { token } from "../theme.js";
+import { alarmList, alarmShapes, alarmWords, planTable, said } from "./alarms.js";
 import { CHARTS, GROUPS, PHASES, TILES, UNDRAWN, UNDRAWN_KINDS, words as metricWords } from "./catalogue.js";
 import { Course, differing } from "./course.js";
 import { frontier, lines, stacked } from "./curves.js";
 import { overviewWords as own } from "./overview.words.js";
 
-export const words = { en: { ...metricWords.en, ...own.en }, zh: { ...metricWords.zh, ...own.zh } };
+export const words = {
+  en: { ...metricWords.en, ...alarmWords.en, ...own.en },
+  zh: { ...metricWords.zh, ...alarmWords.zh, ...own.zh },
+};
 
-const EVENT_COLOURS = { skipped: "bad", alarm: "bad", early_stop: "warn", dropped: "ink-3", best: "good" };
+const EVENT_COLOURS = { skipped: "bad", alarm: "bad", alarm_over: "ink-3", early_stop: "warn", dropped: "ink-3", best: "good" };
 const MOST_LINES = 24; // of one kind of event in a chart; more would hide the curves
 const EVENTS_SHOWN = 8;
 const SMOOTHEST = 0.98;
@@ -93,6 +98,7 @@ class Overview {
     this.runs = await Promise.all(this.runs.map((run) => this.app.api(`/api/runs/${encodeURIComponent(run.id)}`)));
     if (this.signature() !== before) return this.build();
     this.drawHead();
+    this.drawAlarms();
     this.drawEvents();
     this.drawAll();
   }
@@ -119,19 +125,24 @@ class Overview {
     this.panels = [];
     const { h, t } = this;
     this.head = h("div", { class: "overview-head" });
+    this.alarmCard = h("section", { class: "card alarms", hidden: true });
+    this.planCard = h("section", { class: "card plan", hidden: true });
     this.eventCard = h("section", { class: "card events", hidden: true });
     this.notice = h("p", { class: "warn", role: "status", hidden: true });
     const empty = this.courses.every((course) => !course.steps.length);
     fill(
       this.root,
       this.head,
+      this.alarmCard,
       this.notice,
       this.controls(),
       empty ? h("div", { class: "card empty" }, t("nothing")) : this.groups(),
       this.eventCard,
+      this.planCard,
       this.options(),
     );
     this.drawHead();
+    this.drawAlarms();
     this.drawEvents();
     this.drawAll();
   }
@@ -187,8 +198,8 @@ class Overview {
         const way = tile.good && last !== first ? (last > first === (tile.good === "up") ? "good" : "bad") : null;
         return h(
           "div",
-          { class: "tile", "data-name": tile.metric, "data-value": last, title: tile.metric },
-          h("div", { class: "name" }, this.tileName(tile.metric)),
+          { class: "tile", "data-name": tile.metric, "data-value": last, title: this.titleOf(tile.metric) },
+          h("div", { class: "name asked" }, this.tileName(tile.metric), this.question(tile.metric)),
           h("div", { class: "value" }, this.said(last, tile)),
           h(
             "div",
@@ -203,6 +214,14 @@ class Overview {
         );
       }),
     );
+  }
+
+  titleOf(metric) {
+    return [metric, brief("metric", metric)].filter(Boolean).join("\n");
+  }
+
+  question(metric) {
+    return question("metric", [metric], this.tileName(metric));
   }
 
   /** In a chart "batch" says enough, in a tile it does not. */
@@ -241,7 +260,14 @@ class Overview {
             {},
             h("th", { scope: "col" }, t("run")),
             h("th", { class: "num", scope: "col" }, t("iteration")),
-            tiles.map((tile) => h("th", { class: "num", scope: "col" }, this.tileName(tile.metric))),
+            tiles.map((tile) =>
+              h(
+                "th",
+                { class: "num", scope: "col", title: this.titleOf(tile.metric) },
+                this.tileName(tile.metric),
+                this.question(tile.metric),
+              ),
+            ),
           ),
         ),
         h(
@@ -386,10 +412,10 @@ class Overview {
   }
 
   /** The metrics of a chart that these runs have. */
-  metricsOf({ id, lines = [], frontier, sources, stacked }, names) {
+  metricsOf({ id, lines = [], frontier, sources, stacked, phases = stacked }, names) {
     const found = (frontier ?? lines).filter((name) => names.has(name));
     const matching = (pattern) => [...names].filter((name) => pattern.test(name)).sort();
-    if (stacked) return matching(stacked).sort((a, b) => place(stacked.exec(a)[1]) - place(stacked.exec(b)[1]));
+    if (phases) return matching(phases).sort((a, b) => place(phases.exec(a)[1]) - place(phases.exec(b)[1]));
     const every = sources ? [...found, ...matching(sources)] : found;
     if (id !== "score") return every;
     // Raw scores and single sources often are the score itself; and the sources of several runs are too many lines.
@@ -401,10 +427,16 @@ class Overview {
   name(chart, metric) {
     const source = chart.sources?.exec(metric)?.[1];
     if (source) return source;
-    const phase = chart.stacked?.exec(metric)?.[1];
+    const phase = (chart.stacked ?? chart.phases)?.exec(metric)?.[1];
     const key = phase ? `phase.${phase}` : `metric.${metric}`;
     const text = this.t(key);
     return text === key ? (phase ?? metric) : text;
+  }
+
+  caption(chart, metrics) {
+    if (chart.frontier) return this.t("why.frontier");
+    const said = brief("metric", chart.why ?? metrics[0]) || this.t("other");
+    return chart.spread ? `${said} ${this.t("band")}` : said;
   }
 
   card(chart, metrics) {
@@ -416,12 +448,14 @@ class Overview {
           colour: several && !chart.stacked ? token("ink-2") : this.colour(n),
           dash: chart.stacked ? "bar" : several ? dash(n) : null,
         }));
+    const title = chart.title ?? this.t(`chart.${chart.id}`);
     const { figure, plot } = panel({
       id: chart.id,
-      title: chart.title ?? this.t(`chart.${chart.id}`),
+      title,
       unit: chart.unit && this.t(`unit.${chart.unit}`),
-      caption: chart.title ? this.t("other") : this.t(`why.${chart.id}`),
+      caption: this.caption(chart, metrics),
       legend,
+      more: question("metric", chart.spread ? [...metrics, chart.spread] : metrics, title),
     });
     const make = () =>
       chart.frontier
@@ -483,8 +517,9 @@ class Overview {
     return run.events ?? [];
   }
 
-  /** What happened, in the language of the page; in the server's words where it is news to this page. */
-  told({ kind, value, text }, run) {
+  /** What happened, in the language of the page; in the server's words where it has them, or it is news to this page. */
+  told({ kind, value, text, words }, run) {
+    if (words) return said(words);
     const own = this.t(`told.${kind}`, { n: this.app.number(value), metric: run.best?.metric ?? "" });
     return own.startsWith("told.") ? text : own;
   }
@@ -495,14 +530,16 @@ class Overview {
     return new Map([...counts].filter(([kind, n]) => n > MOST_LINES && kind !== "best"));
   }
 
-  marks() {
+  /** What a chart of these metrics marks: events, and the alarms about one of them. */
+  marks(metrics) {
     if (this.params.events === "0") return [];
-    return this.runs.flatMap((run) => {
+    const events = this.runs.flatMap((run) => {
       const events = this.eventsOf(run);
       const often = this.frequent(events);
       const best = events.findLast(({ kind }) => kind === "best");
       return events
-        .filter((event) => !often.has(event.kind) && (event.kind !== "best" || event === best))
+        .filter((event) => !often.has(event.kind) && event.kind !== "alarm_over")
+        .filter((event) => event.kind !== "best" || event === best)
         .map(({ step, kind }) => ({
           type: "line",
           xref: "x",
@@ -520,6 +557,16 @@ class Overview {
           },
         }));
     });
+    return [...alarmShapes(this, metrics), ...events];
+  }
+
+  drawAlarms() {
+    const alarms = alarmList(this);
+    this.alarmCard.hidden = !alarms.length;
+    fill(this.alarmCard, this.h("h2", {}, this.t("alarms")), this.h("ul", {}, alarms));
+    const plan = this.runs.length === 1 ? planTable(this.runs[0], this) : null;
+    this.planCard.hidden = !plan;
+    fill(this.planCard, this.h("h2", {}, this.t("plan")), plan);
   }
 
   drawEvents() {

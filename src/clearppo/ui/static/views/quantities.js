@@ -1,56 +1,14 @@
-// What the tokens of an answer can be coloured by: which number, on which scale, and what it says.
+// What the tokens of an answer can be coloured by: which number, on which scale. What it says is told by explain.js.
 
 import { number } from "../dom.js";
-import { translator } from "../i18n.js";
+import { about } from "../explain.js";
 import { colours } from "../theme.js";
 import { rounded } from "./draw.js";
 
-export const words = {
-  en: {
-    advantages: "Advantage",
-    "advantages.is":
-      "What was earned from here on beyond what was expected. Above 0 the token is made more probable, below 0 less: this is what the policy learns.",
-    rewards: "Reward",
-    "rewards.is":
-      "What this token itself was paid: minus the KL charge, plus the score on the last token. Equations (1) and (2).",
-    kls: "KL",
-    "kls.is":
-      "How much more probable the policy finds the token than the reference does, in nats. Its multiple by the KL coefficient is charged.",
-    values: "Value",
-    "values.is": "What the critic expected to be earned from here to the end, before the token was drawn.",
-    returns: "Return",
-    "returns.is": "What was earned from here to the end, and what the critic is taught. Equation (3).",
-    deltas: "Critic's surprise",
-    "deltas.is":
-      "δ: the reward of this token and the critic's change of mind after it. It shows at which token the answer turned better or worse.",
-    log_probs: "Log-probability",
-    "log_probs.is":
-      "How probable the policy found the token when it drew it, in nats. The darker, the more surprising.",
-    ratios: "Ratio",
-    "ratios.is":
-      "Probability by the policy as an epoch read it, over the probability when the token was drawn. Below 1 less probable, above 1 more.",
-  },
-  zh: {
-    advantages: "优势",
-    "advantages.is":
-      "从这里起实际所得比预期多出多少。大于 0，这个 token 的概率会被调高；小于 0，则被调低：策略学的就是它。",
-    rewards: "奖励",
-    "rewards.is": "这个 token 自己得到的：减去 KL 的代价，最后一个 token 再加上得分。公式 (1) 和 (2)。",
-    kls: "KL",
-    "kls.is": "策略比参考模型更看好这个 token 多少，单位 nat。乘上 KL 系数就是扣掉的代价。",
-    values: "价值",
-    "values.is": "采样这个 token 之前，评论家预期从这里到结尾能得到多少。",
-    returns: "回报",
-    "returns.is": "从这里到结尾实际得到的奖励之和，也是评论家要学的目标。公式 (3)。",
-    deltas: "评论家的意外",
-    "deltas.is": "δ：这个 token 的奖励，加上评论家在它之后改变的看法。由此可以看出回答是在哪个 token 上变好或变坏的。",
-    log_probs: "对数概率",
-    "log_probs.is": "采样这个 token 时策略认为它有多大可能，单位 nat。颜色越深，越出人意料。",
-    ratios: "比率",
-    "ratios.is": "某一轮读到时的概率，除以采样时的概率。小于 1 表示概率降低，大于 1 表示概率升高。",
-  },
-};
-export const name = translator(words);
+/** What a quantity is called. */
+export function name(key) {
+  return about("quantity", key)?.title ?? key;
+}
 
 /** Keys in the order in which they are offered. */
 const ORDER = ["advantages", "rewards", "kls", "values", "returns", "deltas", "log_probs", "ratios"];

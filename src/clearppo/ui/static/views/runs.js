@@ -2,9 +2,10 @@
 
 import { calmly, fill } from "../dom.js";
 import { language } from "../i18n.js";
-import { words } from "./runs.words.js";
+import { alarmBadge, alarmWords } from "./alarms.js";
+import { words as own } from "./runs.words.js";
 
-export { words };
+export const words = { en: { ...alarmWords.en, ...own.en }, zh: { ...alarmWords.zh, ...own.zh } };
 
 const MAIN = { ppo: ["objective/scores"], sft: ["loss"], reward: ["eval/accuracy", "accuracy"] };
 const COLUMNS = {
@@ -173,6 +174,7 @@ export async function show(root, params, app) {
     put("state", run.state, () =>
       h("span", { class: "badge" }, h("i", { class: ["dot", run.state] }), t(`state.${run.state}`)),
     );
+    put("alarms", run.alarms, () => alarmBadge(run.alarms, app));
     put("step", [run.step, run.n_steps], () => progress(run));
     put("course", courses.get(run.id)?.updated ?? null, () => sparkline(run));
     put("recorded", [run.recorded, run.reward_report], () => extras(run));
@@ -204,6 +206,7 @@ export async function show(root, params, app) {
           h("span", { class: "muted" }, folder),
           run.name.slice(folder.length),
         ),
+        h("span", { "data-name": "alarms" }),
       ),
       h("td", { "data-name": "kind" }, h("span", { class: "kind" }, t(`kind.${run.kind}`))),
       h("td", { "data-name": "state" }),

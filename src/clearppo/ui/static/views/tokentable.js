@@ -1,6 +1,7 @@
 // All tokens of an answer with all their numbers, to sort and to read down.
 
 import { fill, h, number } from "../dom.js";
+import { brief, question } from "../explain.js";
 import { translator } from "../i18n.js";
 import { percent } from "./panel.js";
 import { deltas, name, numbersOf, signed } from "./quantities.js";
@@ -8,6 +9,7 @@ import { visible } from "./text.js";
 
 const words = {
   en: {
+    columns: "The columns",
     place: "#",
     token: "token",
     p: "p",
@@ -17,6 +19,7 @@ const words = {
     clipped: "clipped",
   },
   zh: {
+    columns: "各列",
     place: "#",
     token: "token",
     p: "p",
@@ -28,17 +31,23 @@ const words = {
 };
 const t = translator(words);
 
-/** The table; a click on a row chooses its token. */
+/** The table, with a question mark about its columns; a click on a row chooses its token. */
 export function tokenTable(data, { chosen, choose }) {
   const columns = columnsOf(data);
   const body = h("tbody", {});
   const rows = data.tokens.tokens.map((_, j) => row(data, columns, j, chosen, choose));
   let sorted = { key: "place", down: false };
+  const explained = columns.map(({ key }) => key.split(".")[0]);
   const heads = columns.map(({ key, label }) =>
     h(
       "th",
       { scope: "col", class: key === "token" ? null : "num", "data-column": key },
-      h("button", { type: "button", class: "sort", onclick: () => sort(key) }, label),
+      h(
+        "button",
+        { type: "button", class: "sort", title: brief("quantity", key.split(".")[0]) || null, onclick: () => sort(key) },
+        label,
+      ),
+      key === "token" && question("quantity", explained, t("columns")),
     ),
   );
   const sort = (key) => {

@@ -1,0 +1,189 @@
+"""Times, advice, places, layouts over many GPUs, sentences, and plans beside measurements."""
+
+from dataclasses import replace
+from itertools import pairwise
+
+import pytest
+
+from clearppo.errors import ConfigError
+from clearppo.plan.advice import changes, sizes
+from clearppo.plan.after import beside, number
+from clearppo.plan.devices import ACCELERATORS, place
+from clearppo.plan.job import Job
+from clearppo.plan.memory import GIB, Table, memory
+from clearppo.plan.result import Plan, duration, gib
+from clearppo.plan.spread import Layout, fitting, host_bytes, share, spread
+from clearppo.plan.time import Speed, seconds, speed_of
+from tests.plan.shapes import LLAMA_70B, SMALL, job
+
+SLOW = Speed(products=1000.0, steps=1000.0, reads=1000.0, copies=1e9, step=0.0, layer=0.0)
+
+
+def taken(one: Job) -> Table:
+    return memory(one, process=0.0)
+
+
+def test_seconds_of_learning_by_hand() -> None:
+    """Six operations an entry and token, and attention; four where adapters learn."""
+    tokens = 8 * 9
+    forward = 2 * 1000 * tokens + 2 * 2 * 8 * tokens * 9
+    head = 2 * 800 * 8 * 6
+    found = seconds(job(), SLOW)["learning"]
+    assert found == pytest.approx((3 * forward + 3 * head) / 1000, rel=1e-3)
+    assert seconds(job(lora_rank=2), SLOW)["learning"] == pytest.approx((2 * forward + 2 * head) / 1000, rel=1e-3)
+    assert seconds(job(epochs=3), SLOW)["learning"] == pytest.approx(3 * found, rel=1e-3)
+    assert seconds(job(frozen_layers=1), SLOW)["learning"] == pytest.approx((1.5 * forward + 3 * head) / 1000, rel=1e-3)
+    checkpointed = seconds(job(checkpointing=True), SLOW)["learning"]
+    assert checkpointed == pytest.approx(found * 4 / 3, rel=1e-3)
+
+
+def test_seconds_of_sampling_and_feedback_by_hand() -> None:
+    """A step reads all weights once, or multiplies each by all rows, whichever takes longer."""
+    reads = replace(SLOW, products=1e15, steps=1e15)
+    assert seconds(job(), reads)["sampling"] == pytest.approx(6 * 1800 * 4 / 1000, rel=1e-3)
+    assert seconds(job(rows_at_once=4), reads)["sampling"] == pytest.approx(2 * 6 * 1800 * 4 / 1000, rel=1e-3)
+    once = seconds(job(), SLOW)["feedback"]
+    again = seconds(job(reads_old=True), SLOW)["sampling"] - seconds(job(), SLOW)["sampling"]
+    assert again == pytest.approx(once)
+    assert seconds(job(judge=SMALL.classifier()), SLOW)["feedback"] > 1.5 * once
+
+
+def test_the_work_is_divided_among_gpus() -> None:
+    eight = place("h100:8")
+    assert eight.accelerator is not None
+    speed = speed_of(eight.accelerator, 2)
+    large = job(policy=LLAMA_70B, autocast=True, batch=512, micro_rows=8, response=512, mean=700.0, rows_at_once=512)
+    one, many = (seconds(large, speed, where)["learning"] for where in (place("h100"), eight))
+    assert one / 8 < many < one / 5  # what travels costs something
+
+
+def test_places_as_they_are_typed() -> None:
+    assert place("cpu").accelerator is None
+    found = place("H100:64", 4)
+    assert (found.name, found.count, found.node) == ("h100:64", 64, 4)
+    assert found.link < place("h100:8").link  # between machines
+    assert place("a100:8").accelerator is ACCELERATORS["a100-80"]
+    assert all(one.source and one.half > one.single for one in ACCELERATORS.values())
+
+
+@pytest.mark.parametrize(
+    ("asked", "node", "said"),
+    [
+        ("h1000:8", None, "device = h1000:8 is none that plan knows. Did you mean h100?"),
+        ("h100:0", None, "the number of GPUs must be from 1 to"),
+        ("h100:99999999", None, "is none that plan knows"),
+        ("", None, "is none that plan knows"),
+        ("cpu:8", None, "is none that plan knows"),
+        ("h100:8", 0, "gpus_per_node = 0; a machine has 1 or more"),
+    ],
+)
+def test_places_that_are_none(asked: str, node: int | None, said: str) -> None:
+    with pytest.raises(ConfigError, match=said.replace("?", r"\?")):
+        place(asked, node)
+
+
+def test_changes_are_of_options_that_are_not_set_yet() -> None:
+    flags = {change.flags for change in changes(job(), taken, SLOW, fast_half=True)}
+    assert {"--use_peft true", "--gradient_checkpointing true", "--bf16 true", "--micro_batch_size 2"} <= flags
+    used = job(lora_rank=2, checkpointing=True, autocast=True, judge=SMALL.classifier(), micro_rows=1)
+    flags = {change.flags for change in changes(used, taken, SLOW, fast_half=True)}
+    assert not flags & {"--use_peft true", "--gradient_checkpointing true", "--bf16 true"}
+    assert "--share_trunk true" in flags
+    peaks = [change.peak for change in changes(job(), taken, SLOW, fast_half=False)]
+    assert peaks == sorted(peaks)
+
+
+def test_the_largest_sizes_fit_and_the_next_do_not() -> None:
+    one = job(micro_rows=2)
+    room = taken(one).peak * 1.5
+    found = sizes(one, taken, room)
+    assert taken(one.with_batch(found["batch_size"])).peak <= room
+    assert taken(one.with_batch(2 * found["batch_size"])).peak > room
+    assert sizes(one, taken, 10.0) == {"batch_size": 0, "micro_batch_size": 0}
+    grouped = job(batch=16, distinct=4, mini_batches=2, rows_at_once=16)
+    assert sizes(grouped, taken, room)["batch_size"] % 8 == 0
+
+
+def test_seventy_billion_parameters_need_more_than_eight_gpus() -> None:
+    large = job(
+        policy=LLAMA_70B, critic="separate", judge=LLAMA_70B.classifier(), autocast=True, batch=512, micro_rows=8,
+        prompt=512, response=1024, mean=1300.0, distinct=512, rows_at_once=512,
+    )  # fmt: skip
+    few, many = place("h100:8"), place("h100:64")
+    assert many.accelerator is not None
+    room = many.accelerator.memory
+    _, _, table, fits = fitting(large, few, room)
+    assert not fits
+    assert table.peak > room
+    layout, changed, table, fits = fitting(large, many, room)
+    assert fits
+    assert table.peak <= room
+    assert layout.sharded
+    words = "\n".join(layout.words(changed, many))
+    assert "sharded over 64 GPUs" in words
+    assert "vLLM" in words
+    assert (host_bytes(changed, many, layout) > 0) == (layout.offloads_frozen or layout.sleeps)
+
+
+def test_each_step_of_a_layout_saves_memory() -> None:
+    large = job(policy=LLAMA_70B, critic="separate", autocast=True, batch=64, rows_at_once=64, micro_rows=8)
+    where = place("h100:64")
+    ways = [
+        Layout(), Layout(sharded=True), Layout(sharded=True, offloads_frozen=True),
+        Layout(sharded=True, offloads_frozen=True, sleeps=True),
+        Layout(sharded=True, offloads_frozen=True, sleeps=True, offloads_optimiser=True),
+    ]  # fmt: skip
+    learning = [spread(large, where, way).total("learning") for way in ways]
+    assert all(after < before for before, after in pairwise(learning))
+    whole = 4 * LLAMA_70B.parameters
+    assert spread(large, where, ways[1]).phases["learning"]["policy"] == pytest.approx(whole / 64)
+    assert share(large, where).batch == 1
+
+
+def made(**more: object) -> Plan:
+    table = Table(phases={"sampling": {"policy": GIB}, "learning": {"policy": GIB, "gradients": 2 * GIB}})
+    given: dict[str, object] = {
+        "device": "cpu", "rounds": 10, "table": table, "available_bytes": 8.0 * GIB,
+        "seconds": {"sampling": 2.0, "learning": 10.0}, "changes": [], "largest": {}, "facts": [], "assumptions": [],
+    }  # fmt: skip
+    return Plan(**{**given, **more})  # pyright: ignore[reportArgumentType]
+
+
+def test_a_plan_in_a_sentence_and_as_json() -> None:
+    plan = made()
+    assert plan.sentence == "about 3 GiB at the peak, in learning, of 8 GiB; about 12 s an iteration, 2 min in all"
+    assert plan.fits
+    tight = made(available_bytes=2.0 * GIB, round="step")
+    assert not tight.fits
+    assert "in learning, of 2 GiB, which does not fit; about 12 s a step" in tight.sentence
+    assert made(available_bytes=None).fits
+    found = plan.to_json()
+    assert found["peak_bytes"] == 3 * GIB
+    assert found["peak_phase"] == "learning"
+    assert found["bytes"]["learning"] == {"policy": GIB, "gradients": 2 * GIB}
+    assert (found["seconds_per_iteration"], found["total_seconds"]) == (12.0, 120.0)
+
+
+def test_sizes_and_durations_for_people() -> None:
+    assert [gib(n * GIB) for n in (0.5, 3.14159, 2000)] == ["0.5 GiB", "3.14 GiB", "2000 GiB"]
+    said = [duration(n) for n in (0.031, 12, 100, 36000, 400000)]
+    assert said == ["0.031 s", "12 s", "1.7 min", "10 h", "4.6 days"]
+
+
+def test_planned_beside_measured() -> None:
+    plan = made().to_json() | {"measured": {"peak_bytes": 4 * GIB}}
+    rows = [
+        {"step": 1, "time/sampling": 9.0, "time/learning": 9.0, "memory/learning": 3.5},
+        {"step": 2, "time/sampling": 3.0, "time/learning": 11.0, "memory/learning": 3.25},
+    ]
+    sampling, learning, whole = beside(plan, rows)
+    assert (sampling.phase, sampling.measured_seconds, sampling.measured_bytes) == ("sampling", 3.0, None)
+    assert (learning.planned_bytes, learning.measured_bytes) == (3 * GIB, 3.5 * GIB)
+    assert (whole.planned_bytes, whole.measured_bytes) == (3 * GIB, 4 * GIB)
+    assert (whole.planned_seconds, whole.measured_seconds) == (12.0, 14.0)
+
+
+def test_a_damaged_plan_is_read_as_far_as_it_goes() -> None:
+    assert [number(value) for value in ("3", None, True, float("nan"), 2)] == [None, None, None, None, 2.0]
+    (whole,) = beside({"bytes": [], "seconds": None, "peak_bytes": "much"}, [])
+    assert (whole.planned_bytes, whole.measured_bytes, whole.measured_seconds) == (None, None, None)
