@@ -34,6 +34,9 @@ COMMANDS = {
     "chat": LazyCommand("clearppo.cli.chat:chat", "Talk to a model in the terminal."),
     "explain": LazyCommand("clearppo.cli.explain:explain", "Say what a metric, an option, an alarm or an error means."),
     "recipes": LazyCommand("clearppo.cli.recipes:recipes", "List the built-in recipes, or show one."),
+    "import-config": LazyCommand(
+        "clearppo.cli.import_config:import_config", "Turn settings of TRL's PPO, SFT or reward model into ours."
+    ),
     "env": LazyCommand("clearppo.cli.env:env", "Print versions and hardware, for bug reports."),
 }
 

@@ -35,9 +35,9 @@ def dump_config(config: CommandConfig) -> str:
     for section in sections(type(config)):
         lines += ["", f"{section}:"]
         entries = [
-            (f"  # {name}: {_scalar(value)}  (without effect: {asleep[name].because})")
+            (f"  # {name}: {scalar(value)}  (without effect: {asleep[name].because})")
             if name in asleep
-            else f"  {name}: {_scalar(value)}"
+            else f"  {name}: {scalar(value)}"
             for name, value in section_of(config, section)
             if name not in RESUMING
         ]
@@ -47,12 +47,12 @@ def dump_config(config: CommandConfig) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _scalar(value: object) -> str:
+def scalar(value: object) -> str:
     """One line of YAML that loads as `value`."""
     if isinstance(value, list):
-        return f"[{', '.join(_scalar(item) for item in cast('list[object]', value))}]"
+        return f"[{', '.join(scalar(item) for item in cast('list[object]', value))}]"
     if callable(value):
-        return _scalar(qualified_name(value))
+        return scalar(qualified_name(value))
     if isinstance(value, str) and not _PLAIN.fullmatch(value):
         return _dumped(value, '"')  # escapes: a stop string may be a line end
     return _dumped(value)
