@@ -107,6 +107,22 @@ def test_processes(imported: Import, line: str, processes: int) -> None:
     assert more.config.run.batch_size == 24
 
 
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ('python ppo.py --kl_coef 0.1 --output_dir ";a|b>c#d" --lam 0.5', ";a|b>c#d"),
+        ("python ppo.py --kl_coef 0.1 --output_dir 'it''s' --lam 0.5", "its"),
+        ("python ppo.py --kl_coef 0.1 --output_dir a\\ b --lam 0.5 # --lam 0.7", "a b"),
+        ("python ppo.py --kl_coef 0.1 --output_dir a#b --lam 0.5>log.txt; ls", "a#b"),
+        ("python ppo.py --kl_coef 0.1 --output_dir 2 --lam 0.5 2>&1", "2"),
+        ("x=1 && time python ppo.py --kl_coef 0.1 --output_dir x=y --lam 0.5 && echo '' \"\"", "x=y"),
+    ],
+)
+def test_words_of_a_shell(imported: Import, text: str, name: str) -> None:
+    found = imported(text, "x.sh")
+    assert (found.options["output_dir"], found.options["lam"], found.of("unknown")) == (name, 0.5, [])
+
+
 def test_the_yaml_that_a_command_names_is_read_and_flags_win(imported: Import, tmp_path: Path) -> None:
     (tmp_path / "base.yaml").write_text("kl_coef: 0.3\ngamma: 0.9\n", encoding="utf-8")
     found = imported("trl ppo --config base.yaml --kl_coef 0.2", "x.sh")

@@ -74,21 +74,32 @@ def _commands(text: str, name: str) -> Iterator[Command]:
 
 def _segments(line: str, place: str) -> Iterator[list[str]]:
     """The words of a line, cut where another command begins or output goes elsewhere."""
-    lexer = shlex.shlex(line, posix=True, punctuation_chars=";&|<>")
-    lexer.whitespace_split = True
-    words: list[str] = []
-    try:
-        for word in lexer:
-            if not set(word) <= set(";&|<>"):
-                words.append(word)
-                continue
-            if word[0] in "<>" and words and words[-1] in ("1", "2"):
-                words.pop()  # 2>&1
-            yield words
-            words = []
-    except ValueError:
-        raise ConfigError(f"{place}: a quotation mark has no partner. Close it on the same line.") from None
-    yield words
+    for part in _parts(line):
+        try:
+            yield shlex.split(part)
+        except ValueError:
+            raise ConfigError(f"{place}: a quotation mark has no partner. Close it on the same line.") from None
+
+
+def _parts(line: str) -> Iterator[str]:
+    """The line, cut at every operator that stands outside of quotation marks, up to a comment."""
+    begin, quote, place = 0, "", 0
+    while place < len(line):
+        char = line[place]
+        if char == "\\" and quote != "'":
+            place += 1
+        elif quote:
+            quote = "" if char == quote else quote
+        elif char in "'\"":
+            quote = char
+        elif char == "#" and (place == 0 or line[place - 1].isspace()):
+            line = line[:place]
+        elif char in ";&|<>":
+            part = line[begin:place]
+            yield re.sub(r"(?:^|(?<=\s))[0-9]$", "", part) if char in "<>" else part  # 2>&1
+            begin = place + 1
+        place += 1
+    yield line[begin:]
 
 
 def _command(words: list[str], line: int) -> Command | None:
