@@ -33,7 +33,8 @@ from tests.docs.readme_commands import Block, blocks, environment, run_all
 REPO = Path(__file__).resolve().parents[2]
 SRC = REPO / "src" / "clearppo"
 READMES = [REPO / "README.md", REPO / "README.zh-CN.md"]
-PAGES = [*READMES, *sorted((REPO / "docs").rglob("*.md"))]
+ROOT = [REPO / name for name in ("CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md")]
+PAGES = [*READMES, *ROOT, *sorted((REPO / "docs").rglob("*.md"))]
 
 # Options that name what a command reads.
 READ = (
