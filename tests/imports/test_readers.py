@@ -115,6 +115,7 @@ def test_processes(imported: Import, line: str, processes: int) -> None:
         ("python ppo.py --kl_coef 0.1 --output_dir a\\ b --lam 0.5 # --lam 0.7", "a b"),
         ("python ppo.py --kl_coef 0.1 --output_dir a#b --lam 0.5>log.txt; ls", "a#b"),
         ("python ppo.py --kl_coef 0.1 --output_dir 2 --lam 0.5 2>&1", "2"),
+        ("python ppo.py --kl_coef 0.1 > 'my log' 2>&1 --output_dir x --lam 0.5 &> all < /dev/null", "x"),
         ("x=1 && time python ppo.py --kl_coef 0.1 --output_dir x=y --lam 0.5 && echo '' \"\"", "x=y"),
     ],
 )

@@ -14,6 +14,7 @@ Beside = Callable[[str], Source | None]
 
 _SWITCHES = {"True", "true", "False", "false"}
 _EXPANDED = re.compile(r"\$|`")
+_REDIRECTED = re.compile(r"""[<>&]+\s*(?:'[^']*'|"[^"]*"|[^\s;&|<>])*""")
 
 
 @dataclass(kw_only=True)
@@ -82,24 +83,32 @@ def _segments(line: str, place: str) -> Iterator[list[str]]:
 
 
 def _parts(line: str) -> Iterator[str]:
-    """The line, cut at every operator that stands outside of quotation marks, up to a comment."""
-    begin, quote, place = 0, "", 0
+    """The line, cut at every operator that stands outside of quotation marks, up to a comment; without redirections."""
+    part, quote, place = "", "", 0
     while place < len(line):
         char = line[place]
         if char == "\\" and quote != "'":
-            place += 1
-        elif quote:
+            part += line[place : place + 2]
+            place += 2
+            continue
+        if quote:
             quote = "" if char == quote else quote
         elif char in "'\"":
             quote = char
         elif char == "#" and (place == 0 or line[place - 1].isspace()):
-            line = line[:place]
-        elif char in ";&|<>":
-            part = line[begin:place]
-            yield re.sub(r"(?:^|(?<=\s))[0-9]$", "", part) if char in "<>" else part  # 2>&1
-            begin = place + 1
+            break
+        elif char in ";&|":
+            yield part
+            part, char = "", ""
+        elif char in "<>":
+            part = re.sub(r"(?:^|(?<=\s))[0-9]$", "", part)  # 2>&1
+            redirected = _REDIRECTED.match(line, place)
+            assert redirected is not None, "it begins with one of these"
+            place = redirected.end()
+            continue
+        part += char
         place += 1
-    yield line[begin:]
+    yield part
 
 
 def _command(words: list[str], line: int) -> Command | None:
