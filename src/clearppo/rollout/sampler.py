@@ -54,8 +54,8 @@ class Generation:
     """A sampler's answers, and what it thought of every token; masked cells hold 0.
 
     `log_probs` are of the distribution that was drawn from, after temperature, top_k and top_p; `policy_log_probs` over
-    the whole vocabulary at `temperature`, None if the sampler cannot know them; both in nats. `values` are the critic's before each token, None if the
-    sampler cannot know them (another engine, a critic with a backbone of its own).
+    the whole vocabulary at `temperature`; both in nats. `values` are the critic's before each token. The last two are
+    None if the sampler cannot know them (another engine; a critic with a backbone of its own).
 
     `exact`: the sampler used the learner's own weights and arithmetic, so `policy_log_probs`, and `values` where they
     are known, are what the policy's `analyze` would say, to rounding. Otherwise they are near it.

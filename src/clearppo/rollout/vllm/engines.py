@@ -1,7 +1,7 @@
 """One or several vLLM servers: who is well, what weights they have, and who answers which row.
 
-An engine that is lost takes nobody along: its rows are asked of another, and it is taken back, with new weights, once it
-is well again. What an engine refuses any other would refuse too, so a refusal ends the run.
+An engine that is lost takes nobody along: its rows are asked of another, and it is taken back, with new weights, once
+it is well again. What an engine refuses any other would refuse too, so a refusal ends the run.
 """
 
 import contextlib
@@ -59,6 +59,7 @@ class Engine:
     http: EngineHTTP
     dtype: torch.dtype = torch.float32
     backend: str = OURS
+    vllm: str = ""
     devices: int = 1
     room: int = 0
     lost: str | None = None
@@ -88,15 +89,15 @@ class Engine:
             ) from error
         if mode != "processed_logprobs":
             raise ConfigError(
-                f"the vLLM server at {url} gives {mode}, which are not of the distribution that it draws from. Start it "
-                "with --logprobs-mode processed_logprobs, or by clearppo vllm-serve MODEL."
+                f"the vLLM server at {url} gives {mode}, which are not of the distribution that it draws from. Start "
+                "it with --logprobs-mode processed_logprobs, or by clearppo vllm-serve MODEL."
             )
         if not transfer or transfer.get("backend") not in (OURS, "nccl"):
             seen = f"the back end {transfer.get('backend')}" if transfer else "none"
             raise ConfigError(
                 f"the vLLM server at {url} has {seen} for weights to come by; clearppo and nccl are known. {START}"
             )
-        self.backend = str(transfer["backend"])
+        self.backend, self.vllm = str(transfer["backend"]), version
 
 
 @dataclass(frozen=True)
@@ -112,8 +113,8 @@ class Expected:
 class Engines:
     """The engines at these URLs. `sender` brings them weights (None: by this machine's memory).
 
-    `most`: how many requests one engine has at a time. `note` is told when one is lost or comes back; `rested`: the
-    engines give up the device's memory between generations (vLLM's sleep mode).
+    `most`: how many requests one engine has at a time. `note` is told when one is lost or comes back. With
+    `sleeps` they give up the device's memory between generations (vLLM's sleep mode).
     """
 
     def __init__(
@@ -133,6 +134,15 @@ class Engines:
         self._sender = sender or MemorySender()
         self._sleeps, self._asleep = sleeps, False
         self._run, self._count = secrets.token_hex(4), 0
+
+    @property
+    def told(self) -> str:
+        """What they are, for people."""
+        types = sorted({str(engine.dtype).removeprefix("torch.") for engine in self.all})
+        versions = sorted({engine.vllm for engine in self.all})
+        by = "GPU to GPU" if self.all[0].backend == "nccl" else "through this machine's memory"
+        many = f"{len(self.all)} engines" if len(self.all) > 1 else "an engine"
+        return f"{many} of vLLM {', '.join(versions)} in {', '.join(types)}, weights {by},"
 
     @property
     def well(self) -> list[Engine]:
@@ -276,8 +286,8 @@ class Engines:
         rounded = expected.rounded or engine.dtype not in (torch.float32, torch.float64)
         if not sum(apart) / len(apart) <= (ROUNDED if rounded else CLOSE):
             raise ModelError(
-                f"the vLLM server at {url} has been given the policy's weights and is still {sum(apart) / len(apart):.3g} "
-                "nats a token away from it: it was started with another model, or vLLM computes this one otherwise. "
+                f"the vLLM server at {url} has the policy's weights and is still {sum(apart) / len(apart):.3g} nats a "
+                "token away from it: it was started with another model, or vLLM computes this one otherwise. "
                 "Start it with the model of --model_name_or_path."
             )
 

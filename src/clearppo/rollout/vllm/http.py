@@ -1,4 +1,4 @@
-"""One vLLM server, asked by HTTP: connections that are kept, and an answer that is waited for while the server lives."""
+"""One vLLM server, asked by HTTP: connections are kept, and an answer is waited for as long as the server lives."""
 
 import http.client
 import json

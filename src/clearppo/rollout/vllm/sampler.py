@@ -135,13 +135,10 @@ class VLLMSampler:
 
 
 def _weights(actor: Actor) -> Weights:
-    """The actor's weights, adapters merged; a head that is tied to the embeddings only once."""
+    """The actor's weights, adapters merged. A head that is tied to the embeddings goes along: vLLM 0.32 loads a layer
+    when all of it has come, takes the head for one, and would leave it as it was."""
     model = actor.causal_lm
-    tied = set(getattr(model, "_tied_weights_keys", None) or ()) if model.config.tie_word_embeddings else set[str]()
-    return Weights(
-        shapes={name: shape for name, shape in plain_shapes(model).items() if name not in tied},
-        stream=lambda: ((name, weight) for name, weight in plain_weights(model) if name not in tied),
-    )
+    return Weights(shapes=plain_shapes(model), stream=lambda: plain_weights(model))
 
 
 @torch.no_grad()

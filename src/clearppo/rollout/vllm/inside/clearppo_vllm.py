@@ -1,8 +1,8 @@
 """What runs inside of vLLM: a back end of its weight transfer that reads tensors out of another process's memory.
 
 vLLM's own back ends need GPUs (NCCL, CUDA IPC). This one needs one machine: the trainer keeps a piece of memory without
-a name (memfd), writes tensors into it and says what lies where; every worker copies them out, checks them, and gives them
-to vLLM's loader. Nothing touches the disk, and nothing is left behind, however either side ends.
+a name (memfd), writes tensors into it and says what lies where; every worker copies them out, checks them, and gives
+them to vLLM's loader. Nothing touches the disk, and nothing is left behind, however either side ends.
 
 This directory is put on vLLM's path and `Receiver` given as --worker-extension-cls: so it imports nothing of ClearPPO,
 and vLLM may live in an environment that has none.
@@ -132,5 +132,5 @@ class Receiver:
     """Mixed into vLLM's workers by --worker-extension-cls: that this module is imported is all that is needed."""
 
 
-if BACKEND not in WeightTransferEngineFactory._registry:  # noqa: SLF001 a name can be registered once
+if BACKEND not in WeightTransferEngineFactory._registry:  # a name can be registered once
     WeightTransferEngineFactory.register_engine(BACKEND, MemoryTransferEngine)
