@@ -2,12 +2,13 @@
 
 import os
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
+from clearppo.build.common import sampling_settings
 from clearppo.config import PPOConfig
 from clearppo.engines.base import Engine
 from clearppo.engines.environment import place
@@ -31,19 +32,25 @@ SPARE = 1.25
 @dataclass(frozen=True, kw_only=True)
 class Answering:
     """Who writes the answers of a run. `how` says it in half a sentence; `decoder` is the training process's own, if it
-    writes them. `another` gives a sampler with other settings and random numbers on the same weights."""
+    writes them. `known`: whether its own numbers may stand in a rollout as the old ones. `another` gives a sampler with other settings and random numbers on the same weights."""
 
     sampler: Sampler
     exact: bool
+    known: bool
     how: str
     another: Callable[[SamplingSettings, int], Sampler]
     decoder: Decoder | None = None
+
+    @property
+    def numbers(self) -> dict[str, bool]:
+        """What is chosen by, where the configuration leaves open whose log-probs are the old ones."""
+        return {"exact": self.exact, "known": self.known}
 
 
 def check_sampler(config: PPOConfig, engine: Engine) -> None:
     """What vLLM needs and can be known before a model is loaded: that it is there. Raises ConfigError."""
     options = config.vllm
-    if config.sampling.sampler != "vllm":
+    if config.vllm.sampler != "vllm":
         return
     if options.vllm_mode == "server":
         return engine.share(lambda: _engines(config, lambda _: None, options.vllm_server_base_url).meet(0))
@@ -65,17 +72,17 @@ def make_answering(
     config: PPOConfig,
     policy: Policy,
     tokenizer: Any,
-    settings: SamplingSettings,
     engine: Engine,
-    *,
-    longest: int,
+    prompts: Sequence[Sequence[int]],
     note: Note,
 ) -> Answering:
-    """The sampler that `config` asks for; no prompt with its answer has more than `longest` tokens.
+    """The sampler that `config` asks for; `prompts` are all that it will be asked.
 
     Raises ConfigError and ModelError where vLLM is not there, or cannot serve this model.
     """
-    if config.sampling.sampler == "vllm":
+    settings = sampling_settings(config.sampling, policy.actor.causal_lm, tokenizer)
+    if config.vllm.sampler == "vllm":
+        longest = max(map(len, prompts)) + settings.max_tokens
         return _by_vllm(config, policy, tokenizer, settings, engine, longest, note)
     seed = config.run.seed
     sampler = InProcessSampler(policy, tokenizer, settings, seed=seed, resident=False, division=engine)
@@ -86,7 +93,9 @@ def make_answering(
             policy, tokenizer, other, seed=seed, decoder=decoder, resident=False, division=engine
         )  # fmt: skip
 
-    return Answering(sampler=sampler, exact=decoder.exact, how=decoder.why, another=another, decoder=decoder)
+    return Answering(
+        sampler=sampler, exact=decoder.exact, known=True, how=decoder.why, another=another, decoder=decoder
+    )  # fmt: skip
 
 
 def _by_vllm(
@@ -120,7 +129,8 @@ def _by_vllm(
         return VLLMSampler(policy, tokenizer, other, engines, seed=seed, processes=engine, own=own)
 
     return Answering(
-        sampler=make(settings, config.run.seed), exact=False, how=f"by {told} {where}", another=make
+        sampler=make(settings, config.run.seed), exact=False, known=_known(config, policy), how=f"by {told} {where}",
+        another=make,
     )  # fmt: skip
 
 
@@ -212,11 +222,9 @@ def _devices(config: PPOConfig, device: torch.device) -> str | None:
     return ",".join(seen[place] if seen else str(place) for place in wanted)
 
 
-def knows_old(config: PPOConfig, policy: Policy) -> bool:
-    """Whether a sampler's own numbers may stand in a rollout: vLLM's do not where something is cut; and where a critic
-    must read the answers with the actor's backbone, the learner's come with it."""
+def _known(config: PPOConfig, policy: Policy) -> bool:
+    """Whether vLLM's own numbers may stand in a rollout: not where something is cut; and where a critic must read the
+    answers with the actor's backbone, the learner's come with its values."""
     sampling = config.sampling
-    if sampling.sampler != "vllm":
-        return True
     reads = config.has_critic and isinstance(policy.critic, SharedCritic)
     return not (sampling.top_k or sampling.top_p < 1 or reads)
