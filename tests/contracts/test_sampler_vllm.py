@@ -28,7 +28,7 @@ from tests.tiny import tiny_causal_lm
 class Set:
     """A policy, prompts, servers that have the same start model, and what was said."""
 
-    path: Path
+    path: str
     policy: Policy
     prompts: Prompts
     servers: list[VLLMServer]
