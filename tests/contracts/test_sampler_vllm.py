@@ -138,6 +138,13 @@ def test_weights_that_did_not_arrive_are_an_error(two: Set) -> None:
         sampler.load(moved(two.policy), version=1)
 
 
+def test_an_update_that_was_left_half_done_is_no_trouble(two: Set) -> None:
+    two.servers[0]._new = {}
+    sampler = two.sampler()
+    sampler.load(moved(two.policy), version=4)
+    assert sampler.generate(two.prompts).policy_version == 4
+
+
 def test_answers_of_other_weights_are_an_error(two: Set) -> None:
     sampler = two.sampler()
     sampler.load(two.policy, version=0)

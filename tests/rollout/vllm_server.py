@@ -134,6 +134,9 @@ class VLLMServer:
 
     def _update_weights(self, body: Any) -> Any:
         info = body["update_info"]
+        if "names" not in info:
+            self._new = None  # an error ends an update
+            raise ValueError("Invalid update_info")
         assert self._memory is not None
         assert self._new is not None
         for name, dtype_name, shape, start in zip(

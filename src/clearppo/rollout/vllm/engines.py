@@ -174,7 +174,7 @@ class Engines:
         version = f"{self._run}-{self._count}"
         each = self._each
         each(self.well, lambda engine: engine.http.post("/pause?" + urlencode({"mode": "wait"})))
-        each(self.well, lambda engine: engine.http.post("/start_weight_update"))
+        each(self.well, _begin)
         self._sender_for_all().send(self.well, weights, each)
         each(self.well, lambda engine: engine.http.post("/finish_weight_update", {"weight_version": version}))
         self._wake("kv_cache")
@@ -347,6 +347,16 @@ class MemorySender:
                 "machine and one user. Elsewhere start it with --weight_transfer nccl."
             ) from error
         engine.introduced = True
+
+
+def _begin(engine: Engine) -> None:
+    """Have an update begin; one that another run left half done, as it was killed, is given up by an error in it."""
+    try:
+        engine.http.post("/start_weight_update")
+    except EngineRefused:
+        with contextlib.suppress(EngineRefused):
+            engine.http.post("/update_weights", {"update_info": {}})
+        engine.http.post("/start_weight_update")
 
 
 def _widest(engines: Iterable[Engine]) -> torch.dtype:
