@@ -28,12 +28,11 @@ def shard(
     """
     if config.run.sharding == "none":
         return
-    for option, value in (("freeze_layers", config.model.freeze_layers), ("ema_decay", config.run.ema_decay)):
-        if value:
-            raise ConfigError(
-                f"{option} = {value} and sharding = full: this cannot be done with weights that are shared out. Leave "
-                f"out --{option}, or --sharding."
-            )
+    if config.model.freeze_layers:
+        raise ConfigError(
+            f"freeze_layers = {config.model.freeze_layers} and sharding = full: this cannot be done with weights that "
+            "are shared out. Leave out --freeze_layers, or --sharding."
+        )
     if not isinstance(sampler.decoder, OwnDecoder):
         raise ConfigError(
             f"sharding = full needs a decoder of our own, and this model has none: {sampler.decoder.why}. Leave out "

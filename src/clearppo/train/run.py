@@ -4,7 +4,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,8 +19,6 @@ from clearppo.feedback.scorer import Scorer
 from clearppo.learning import Objective, Passes, Ptx
 from clearppo.models.ema import EMA
 from clearppo.models.policy import FrozenReference, Policy
-from clearppo.models.saving import save_actor, save_adapter, save_critic
-from clearppo.models.whole import held
 from clearppo.plan.result import Plan
 from clearppo.rollout import Sampler
 from clearppo.rundir import RunDir
@@ -38,6 +35,7 @@ from clearppo.train.listener import Listener, Summary
 from clearppo.train.marks import Weighed, data_mark, policy_mark, weights_mark
 from clearppo.train.parts import Kept, constant_part, generator_part, optimiser_part
 from clearppo.train.planned import Planned
+from clearppo.train.policy_files import PolicyFiles
 from clearppo.train.ppo import Recipe, ppo_loop
 from clearppo.train.profile import profiled
 from clearppo.train.reference_scores import reference_moments
@@ -241,7 +239,7 @@ class PPORun:
     @cached_property
     def keeper(self) -> Keeper:
         """Keeps the run. Made before anything is learned: it notes what the start model is."""
-        run, peft = self.config.run, self.config.model.use_peft
+        run = self.config.run
         early: dict[str, Kept] = {
             "sampler": self.sampler,
             "generator": generator_part(self.generator),
@@ -266,7 +264,7 @@ class PPORun:
             n_rounds=self.recipe.n_iterations,
             learned=dict(self.policy.trainable()),
             prefix="actor.model.",
-            save_model=self._save_adapter if peft else self._save_policy,
+            save_model=self._files.of_checkpoint,
             early=early,
             late={"optimiser": optimiser_part(self.optimiser), "average": self.ema},
             marks=self._marks() if run.save_steps or self.resume else {},
@@ -280,7 +278,7 @@ class PPORun:
             watch=self.alarms,
             noun="policy",
             engine=self.engine,
-            weights=self.policy.parameters,
+            saved_weights=self._files.weights,
         )  # fmt: skip
 
     def _fresh(self) -> dict[str, Any]:
@@ -332,40 +330,28 @@ class PPORun:
         judges = [weights_mark(s.weights()) for s in sources if isinstance(s, Weighed)]
         return marks | ({"reward model": data_mark(judges)} if judges else {})
 
-    def _save_policy(self, directory: Path) -> None:
-        save_actor(self.policy.actor, self.tokenizer, directory)
-
-    def _save_adapter(self, directory: Path) -> None:
-        save_adapter(self.policy.actor, directory / "adapter")
+    @property
+    def _files(self) -> PolicyFiles:
+        return PolicyFiles(
+            policy=self.policy, average=self.ema, tokenizer=self.tokenizer, critic=self.config.has_critic,
+            adapter=self.config.model.use_peft, engine=self.engine,
+        )  # fmt: skip
 
     def save(self, name: str, ended: str) -> None:
-        """The policy, its critic, its average and the model card below output_dir; each file appears whole. Of several
-        processes the first one writes."""
-        with held(self.policy.parameters(), here=self.engine.rank == 0):
-            if self.engine.rank == 0:
-                self._save(name, ended)
-
-    def _save(self, name: str, ended: str) -> None:
-        model = self.config.model
+        """The policy, its critic, its average and the model card below output_dir; each file appears whole."""
         with self.run_dir.whole(name) as directory:
-            self._save_policy(directory)
-            if self.config.has_critic:
-                save_critic(self.policy, self.tokenizer, directory / "value_model")
-            if model.use_peft:
-                self._save_adapter(directory)
-            if self.ema.decay is not None:
-                with self.ema.applied():
-                    self._save_policy(directory / "ema_model")
-            (directory / "README.md").write_text(
-                model_card(
-                    kind=ppo_card(critic=self.config.has_critic, average=self.ema.decay is not None),
-                    base_model=model.model_name_or_path,
-                    summary=self.summary,
-                    history=self.track.history,
-                    ended=ended,
-                ),
-                encoding="utf-8",
-            )
+            self._files.of_result(directory)
+            if self.engine.rank == 0:
+                (directory / "README.md").write_text(self._card(ended), encoding="utf-8")
+
+    def _card(self, ended: str) -> str:
+        return model_card(
+            kind=ppo_card(critic=self.config.has_critic, average=self.ema.decay is not None),
+            base_model=self.config.model.model_name_or_path,
+            summary=self.summary,
+            history=self.track.history,
+            ended=ended,
+        )
 
     def _measured_scaling(self) -> ScoreScaling:
         self.listener.phase("measuring")

@@ -14,6 +14,7 @@ from clearppo.config import RewardModelConfig, SFTConfig, dump_config
 from clearppo.data import ComparisonSet, SequenceSet
 from clearppo.engines.base import Engine
 from clearppo.models.network import Network
+from clearppo.models.saving import written
 from clearppo.models.whole import held
 from clearppo.plan.result import Plan
 from clearppo.rundir import RunDir
@@ -148,7 +149,7 @@ class SupervisedRun(ABC, Generic[ConfigT, RowsT]):
             allow_changed=run.allow_changed_options,
             round="step",
             engine=self.engine,
-            weights=self.network.parameters,
+            saved_weights=lambda: written(self.network, adapter=self.config.model.use_peft),
         )
 
     def _fresh(self) -> dict[str, Any]:
@@ -189,22 +190,21 @@ class SupervisedRun(ABC, Generic[ConfigT, RowsT]):
     def save(self, name: str, ended: str) -> None:
         """The model, what belongs to it and its card below output_dir; each file appears whole. The first of several
         processes writes."""
-        with held(self.network.parameters(), here=self.engine.rank == 0):
-            if self.engine.rank == 0:
-                self._save(name, ended)
+        first = self.engine.rank == 0
+        with self.run_dir.whole(name) as directory, held(self.network.parameters(), here=first):
+            if first:
+                self.save_model(directory)
+                (directory / "README.md").write_text(self._card(ended), encoding="utf-8")
 
-    def _save(self, name: str, ended: str) -> None:
-        with self.run_dir.whole(name) as directory:
-            self.save_model(directory)
-            card = model_card(
-                kind=self.card,
-                base_model=self.config.model.model_name_or_path,
-                summary=self.summary,
-                history=self.track.history,
-                ended=ended,
-                found=self.found(),
-            )
-            (directory / "README.md").write_text(card, encoding="utf-8")
+    def _card(self, ended: str) -> str:
+        return model_card(
+            kind=self.card,
+            base_model=self.config.model.model_name_or_path,
+            summary=self.summary,
+            history=self.track.history,
+            ended=ended,
+            found=self.found(),
+        )
 
     @property
     @abstractmethod
