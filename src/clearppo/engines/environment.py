@@ -1,6 +1,11 @@
 """Which of several processes this is, as torchrun and schedulers say in the environment. No torch."""
 
+import atexit
+import contextlib
 import os
+import sys
+import threading
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from clearppo.errors import ConfigError
@@ -63,6 +68,26 @@ def hush() -> None:
     """Before torch is imported: what its C++ tells in many lines of a lost connection is said here in one."""
     if not is_first() or os.environ.get("WORLD_SIZE", "1") != "1":
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+
+
+@contextlib.contextmanager
+def ending_quietly() -> Iterator[None]:
+    """Of several processes, one that exits in the block ends here and now, once everything is done that is to be done
+    at exit. Python would then take itself apart while threads of torch's still run, and now and then one of them ends
+    the process with SIGABRT ("terminate called without an active exception") although all has gone well."""
+    try:
+        yield
+    except SystemExit as end:
+        if os.environ.get("WORLD_SIZE", "1") == "1" or not isinstance(end.code, int | None):
+            raise
+        for thread in threading.enumerate():
+            if not thread.daemon and thread is not threading.current_thread():
+                thread.join()
+        atexit._run_exitfuncs()  # what Python calls then; there is no other name for it
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError):
+                stream.flush()
+        os._exit(end.code or 0)
 
 
 def speaks(lost: int | None = None) -> bool:

@@ -15,7 +15,7 @@ from torch.distributed.rendezvous import rendezvous
 
 from clearppo import errors
 from clearppo.engines.environment import Place
-from clearppo.engines.signs import Signs, silence
+from clearppo.engines.signs import FAREWELL, GRACE, Signs, silence
 from clearppo.errors import ClearPPOError, ConfigError, DistributedError, StopRequested
 
 MEETING = timedelta(minutes=5)
@@ -44,7 +44,7 @@ class Group:
                 f"process {self.rank} of {self.world} did not meet the others: {_first_line(error)}. Check that all "
                 f"{self.world} are started, and that MASTER_ADDR and MASTER_PORT name a free port that all can reach."
             ) from error
-        atexit.register(lambda: self.leave(in_order=True))
+        atexit.register(self.leave)
 
     def sum(self, value: Tensor) -> Tensor:
         """The sum over all processes, of the type that `value` has."""
@@ -116,20 +116,24 @@ class Group:
         if not isinstance(error, DistributedError) and _is_of_company(error):
             error = self._who(error)
         sentence = str(error) or type(error).__name__
+        lost = error.lost if isinstance(error, DistributedError) else None
         self._signs.tell(
             sentence if isinstance(error, ClearPPOError | StopRequested) else f"{type(error).__name__}: {sentence}",
-            error.lost if isinstance(error, DistributedError) else None,
+            lost,
         )
-        self.leave()
+        self.apart = True
+        self._hang_up()  # first: the others, who may wait for this process, look for its sentence then
+        self._signs.close(patience=GRACE, lost=lost)
         return error
 
-    def leave(self, *, in_order: bool = False) -> None:
-        """Have nothing more to do with the others: their calls that wait for this process end with an error. When all
-        are done they leave `in_order`."""
-        if self.apart:
-            return
-        self.apart = True
-        self._signs.close(in_order=in_order)
+    def leave(self) -> None:
+        """All are done: have nothing more to do with the others."""
+        if not self.apart:
+            self.apart = True
+            self._signs.close(patience=FAREWELL)  # first: what was sent last must have arrived
+            self._hang_up()
+
+    def _hang_up(self) -> None:
         with contextlib.suppress(Exception):
             dist.destroy_process_group()
 
