@@ -10,8 +10,7 @@ from clearppo.errors import ConfigError
 from clearppo.feedback.model import RewardModelScorer
 from clearppo.feedback.scorer import WeightedScorer
 from clearppo.models.policy import FrozenReference, Policy
-from clearppo.rollout.decoder import OwnDecoder
-from clearppo.rollout.inprocess import InProcessSampler
+from clearppo.rollout.decoder import Decoder, OwnDecoder
 
 
 def shard(
@@ -21,7 +20,7 @@ def shard(
     reference: FrozenReference,
     scorer: WeightedScorer,
     measures: Measures | None,
-    sampler: InProcessSampler,
+    decoder: Decoder | None,
 ) -> None:
     """Have every process keep a share of policy, critic, reference and reward models, if that is asked for.
 
@@ -35,10 +34,9 @@ def shard(
                 f"{option} = {value} and sharding = full: this cannot be done with weights that are shared out. Leave "
                 f"out --{option}, or --sharding."
             )
-    if not isinstance(sampler.decoder, OwnDecoder):
+    if decoder is not None and not isinstance(decoder, OwnDecoder):
         raise ConfigError(
-            f"sharding = full needs a decoder of our own, and this model has none: {sampler.decoder.why}. Leave out "
-            "--sharding."
+            f"sharding = full needs a decoder of our own, and this model has none: {decoder.why}. Leave out --sharding."
         )
     engine.shard(policy)
     if reference.actor is not policy.actor:
