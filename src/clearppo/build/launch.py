@@ -1,4 +1,4 @@
-"""What `--launch ray` starts: the command itself, in other processes, once more from the last checkpoint if one is lost."""
+"""What `--launch ray` starts: the command itself, in other processes; and once more if one of them is lost."""
 
 import os
 import sys
@@ -29,9 +29,9 @@ def starts_others(launch: str) -> bool:
     started = next((name for name in OF_TORCHRUN if os.environ.get(name)), None)
     if started is not None:
         raise ConfigError(
-            f"launch = {launch} starts the processes of a run, and {started} = {os.environ[started]} in the environment "
-            "says that torchrun or a scheduler has started some. Leave out one of them: start clearppo once, or leave "
-            "out --launch."
+            f"launch = {launch} starts the processes of a run, and {started} = {os.environ[started]} in the "
+            "environment says that torchrun or a scheduler has started some. Start clearppo once, or leave out "
+            "--launch."
         )
     return True
 
@@ -56,12 +56,12 @@ def launch_run(
     `again` in addition. `secrets` are names of variables of the environment that the command reads. Raises ConfigError,
     DistributedError and StopRequested.
     """
-    from clearppo.engines.launch import Job, launch as run_job  # fmt: skip
+    from clearppo.engines import launch as ray_launch  # only now: on one device nothing of this is imported
 
     start = ["-m", "clearppo", command, *_words({"recipe": recipe, "config": config})]
     here = os.environ.items()
-    return run_job(
-        Job(
+    return ray_launch.launch(
+        ray_launch.Job(
             words=[*start, *_words(flags)],
             again=[*start, *_words({**flags, **again})],
             begun=os.path.abspath(os.path.expanduser(begun)),

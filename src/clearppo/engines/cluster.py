@@ -48,17 +48,15 @@ def joined(address: str | None) -> Iterator["Cluster"]:
     where = address or os.environ.get("RAY_ADDRESS") or "local"
     if where not in ("local", "auto"):
         _reach(where)
-    own: dict[str, Any] = {}
-    if where == "local":  # nobody else needs to reach it
-        own = {"include_dashboard": False, "_node_ip_address": "127.0.0.1", "object_store_memory": STORE}
+    own: dict[str, Any] = {"include_dashboard": False, "object_store_memory": STORE} if where == "local" else {}
     try:
-        ray.init(address=where, log_to_driver=False, logging_level=logging.ERROR, **own)
-    except (ConnectionError, RuntimeError, ValueError, OSError, ray.exceptions.RayError) as error:
-        raise ConfigError(_refusal(where, error)) from None
-    try:
+        try:
+            ray.init(address=where, log_to_driver=False, logging_level=logging.ERROR, **own)
+        except (ConnectionError, RuntimeError, ValueError, OSError, ray.exceptions.RayError) as error:
+            raise ConfigError(_refusal(where, error)) from None
         yield Cluster()
     finally:
-        ray.shutdown()
+        ray.shutdown()  # of what there is of it, too
 
 
 class Cluster:

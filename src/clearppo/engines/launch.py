@@ -4,7 +4,6 @@ Each is what torchrun would have started: `python -m clearppo ...` with the same
 holds it (host.py); this process prints what the first one says, and ends with its exit code.
 """
 
-import os
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
