@@ -22,7 +22,7 @@ from clearppo.config import (
 )
 from clearppo.config.kinds import qualified_name
 from clearppo.engines.base import Engine
-from clearppo.engines.environment import Place, place
+from clearppo.engines.environment import Place, place, require_launched
 from clearppo.engines.local import (
     LocalEngine,
     be_deterministic,
@@ -83,6 +83,7 @@ def make_training_engine(config: SFTConfig | RewardModelConfig | PPOConfig) -> E
     Raises DeviceError for a device that is not there; ConfigError for processes that do not fit together;
     DistributedError if they do not meet.
     """
+    require_launched(config.launch.launch)
     engine = make_engine(config.model.device, deterministic=config.run.deterministic)
     here, sharding = place(), config.run.sharding
     if here.world > 1:

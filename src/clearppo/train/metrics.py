@@ -18,7 +18,8 @@ from clearppo.train.registry import MEMORY, SECONDS, Registry
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """One iteration, finished. `memory` is the most that each phase took, in GiB, where that is known."""
+    """One iteration, finished. `memory` is the most that each phase took, in GiB, where that is known; `staleness`, how
+    many updates the policy had seen between drawing the answers and learning from them."""
 
     rollout: Rollout
     feedback: Feedback
@@ -29,6 +30,7 @@ class Measured:
     episode: int
     seconds: Mapping[str, float]
     memory: Mapping[str, float] = field(default_factory=dict)
+    staleness: int = 0
 
     @property
     def n_answers(self) -> int:
@@ -258,6 +260,13 @@ def repetition(m: Measured) -> float:
 def num_eos_tokens(m: Measured) -> float:
     """Number of answers that ended with a stop token or stop string."""
     return float(m.rollout.finish_reasons.count("stop"))
+
+
+@metric("sampling/staleness", "updates")
+def staleness(m: Measured) -> float | None:
+    """Iterations that the policy has learned in since the weights that drew the answers: 1 where answers are drawn
+    ahead. Absent where the present policy drew them."""
+    return float(m.staleness) if m.staleness > 0 else None
 
 
 @metric("sampling/log_prob_difference", "nats per token")

@@ -24,6 +24,7 @@ from clearppo.models.saving import save_actor, save_adapter, save_critic
 from clearppo.models.whole import held
 from clearppo.plan.result import Plan
 from clearppo.rollout import Sampler
+from clearppo.rollout.ahead import foreseen
 from clearppo.rundir import RunDir
 from clearppo.train.alarms import GoBackError, LoopChangedError, RunAlarms, facts_of
 from clearppo.train.best import load_best
@@ -381,8 +382,8 @@ class PPORun:
 
     def _profiled(self, start: int) -> AbstractContextManager[Iterator[Prompts]]:
         return profiled(
-            self._batches(start), self._iterations_to_profile(), run_dir=self.run_dir, listener=self.listener,
-            device=self.engine.device, start=start,
+            foreseen(self.sampler, self._batches(start)), self._iterations_to_profile(), run_dir=self.run_dir,
+            listener=self.listener, device=self.engine.device, start=start,
         )  # fmt: skip
 
     def _iterations_to_profile(self) -> Sequence[int]:

@@ -117,6 +117,7 @@ class Track:
                 episode=self.episodes,
                 seconds=self.stopwatch.lap(),
                 memory=self.stopwatch.peaks(),
+                staleness=step - 1 - rollout.policy_version,
             )
         )
         self.history.append(metrics)
