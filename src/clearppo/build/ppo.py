@@ -233,6 +233,7 @@ def _track(
         logging_steps=config.run.logging_steps,
         trackers=make_trackers(config.tracking, config.run.output_dir),
         peak=Peak(engine.device),
+        waited=engine.waited if engine.world > 1 else None,
         record=Recorder(
             Store(run_dir.path / RECORD, every=options.record_steps, last=recipe.n_iterations, limit=limit),
             tokenizer,

@@ -243,6 +243,7 @@ def _track(
         logging_steps=config.run.logging_steps,
         trackers=trackers,
         peak=Peak(engine.device),
+        waited=engine.waited if engine.world > 1 else None,
     )
 
 
