@@ -14,6 +14,9 @@ NEEDED = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 OF_THESE = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
 """Without any of these nobody has started several processes. A cluster may set MASTER_ADDR for everything."""
 
+LAUNCHED = "CLEARPPO_LAUNCHED"
+"""In the environment of a process that `--launch` has started, whatever their number."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
@@ -62,6 +65,20 @@ def place() -> Place:
 def is_first() -> bool:
     """Whether this process prints: rank 0, or the only one. Never raises: what is wrong must be said by somebody."""
     return os.environ.get("WORLD_SIZE", "1") == "1" or os.environ.get("RANK", "0") == "0"
+
+
+def is_launched() -> bool:
+    """Whether `--launch` has started this process, so that it need not start others."""
+    return bool(os.environ.get(LAUNCHED))
+
+
+def require_launched(launch: str) -> None:
+    """Raises ConfigError if the processes of a run are to be started, and nobody has."""
+    if launch != "here" and not is_launched():
+        raise ConfigError(
+            f"launch = {launch} is for the command line, which starts the processes of a run: write clearppo ppo "
+            f"--launch {launch} .... In Python, leave it out."
+        )
 
 
 def hush() -> None:

@@ -21,6 +21,7 @@ from clearppo.models.ema import EMA
 from clearppo.models.policy import FrozenReference, Policy
 from clearppo.plan.result import Plan
 from clearppo.rollout import Sampler
+from clearppo.rollout.ahead import foreseen
 from clearppo.rundir import RunDir
 from clearppo.train.alarms import GoBackError, LoopChangedError, RunAlarms, facts_of
 from clearppo.train.best import load_best
@@ -284,7 +285,7 @@ class PPORun:
     def _fresh(self) -> dict[str, Any]:
         """Check, measure, and make the directory the run's own. Where the loop starts."""
         self._in_brief()
-        self.listener.note(str(self_check(self.policy, self.reference, self.sampler, next(self._batches()))))
+        self.listener.note(f"{self_check(self.policy, self.reference, self.sampler, self._batches(), self.passes)}")
         seed_chance(self.config.run.seed)  # now, because loading and importing may have drawn from it
         scaling = self.scaling or self._measured_scaling()
         self.run_dir.begin()
@@ -305,7 +306,7 @@ class PPORun:
         """Put everything back, check, and take the directory back too. Where the loop starts."""
         start = self.keeper.restore(checkpoint)
         self.sampler.load(self.policy, version=checkpoint.step)
-        self.listener.note(str(self_check(self.policy, None, self.sampler, next(self._batches()))))
+        self.listener.note(f"{self_check(self.policy, None, self.sampler, self._batches(), self.passes)}")
         if checkpoint.state["round"]["early"]["score_scaling"] != self.config.reward.score_scaling:
             start["scaling"] = (self.scaling or self._measured_scaling()).state()
         self.keeper.restore_early(checkpoint)
@@ -367,8 +368,8 @@ class PPORun:
 
     def _profiled(self, start: int) -> AbstractContextManager[Iterator[Prompts]]:
         return profiled(
-            self._batches(start), self._iterations_to_profile(), run_dir=self.run_dir, listener=self.listener,
-            device=self.engine.device, start=start,
+            foreseen(self.sampler, self._batches(start)), self._iterations_to_profile(), run_dir=self.run_dir,
+            listener=self.listener, device=self.engine.device, start=start,
         )  # fmt: skip
 
     def _iterations_to_profile(self) -> Sequence[int]:
