@@ -40,6 +40,7 @@ def joined(address: str | None) -> Iterator["Cluster"]:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # what Ray will do anyway, and warns of
     try:
         import ray
+        from ray import exceptions
     except ImportError:
         raise ConfigError(
             "launch = ray needs the package ray, which is not installed. Install it with pip install 'clearppo[ray]', "
@@ -52,7 +53,7 @@ def joined(address: str | None) -> Iterator["Cluster"]:
     try:
         try:
             ray.init(address=where, log_to_driver=False, logging_level=logging.ERROR, **own)
-        except (ConnectionError, RuntimeError, ValueError, OSError, ray.exceptions.RayError) as error:
+        except (ConnectionError, RuntimeError, ValueError, OSError, exceptions.RayError) as error:
             raise ConfigError(_refusal(where, error)) from None
         yield Cluster()
     finally:
@@ -71,9 +72,9 @@ class Cluster:
         machine could hold them all."""
         nodes = _nodes()
         for room in nodes:
-            if _fits(bundles, [room]):
+            if fits(bundles, [room]):
                 return True
-        if not _fits(bundles, nodes):
+        if not fits(bundles, nodes):
             machines = "; ".join(f"{room.get('CPU', 0):g} CPUs and {room.get('GPU', 0):g} GPUs" for room in nodes)
             one = "1 machine" if len(nodes) == 1 else f"{len(nodes)} machines"
             raise ConfigError(
@@ -138,10 +139,11 @@ class Cluster:
     def _about(self, actors: Sequence[Any]) -> list[dict[str, Any]]:
         """What the actors say of their machines. Raises ConfigError if one has other versions than this one."""
         import ray
+        from ray import exceptions
 
         try:
             found = ray.get([actor.about.remote() for actor in actors], timeout=PLACED)
-        except ray.exceptions.RayError as error:
+        except exceptions.RayError as error:
             raise DistributedError(
                 f"the cluster did not start the run's processes: {_line(error)}. Is ClearPPO installed on all machines?"
             ) from None
@@ -180,7 +182,7 @@ def _free() -> str:
     return f"{free.get('CPU', 0):g} CPUs and {free.get('GPU', 0):g} GPUs"
 
 
-def _fits(bundles: Sequence[Bundle], rooms: Sequence[Mapping[str, float]]) -> bool:
+def fits(bundles: Sequence[Bundle], rooms: Sequence[Mapping[str, float]]) -> bool:
     """Whether the bundles find room, the largest first, each in the first room that holds it."""
     left = [dict(room) for room in rooms]
     for bundle in sorted(bundles, key=lambda bundle: (-bundle.get("GPU", 0), -bundle["CPU"])):

@@ -81,7 +81,7 @@ def launch(job: Job, *, tell: Tell, say: Say) -> int:
             members = run.attempt()
             crashed = next((member for member in members if member.crashed), None)
             if crashed is None or signals.received:
-                return _exit_code(members)
+                return exit_code(members)
             if restarts == job.max_restarts or (crashed.code == 1 and not run.has_begun):
                 told = [member.code for member in members if member.code in (2, 3)]
                 if told:  # with its sentence
@@ -170,26 +170,27 @@ class _Run:
             self.has_begun = self.has_begun or self._begun_seen(members)
 
     def _begun_seen(self, members: Sequence[Member]) -> bool:
-        import ray
+        from ray import exceptions
 
         for member in members:
             try:
                 return self._marked(member.place.actor) not in ("", self._untouched)
-            except ray.exceptions.RayError:  # gone with its machine: another sees the same files
+            except exceptions.RayError:  # gone with its machine: another sees the same files
                 continue
         return False
 
     def _hear(self, member: Member, future: Any) -> None:
         """What a process has said since the last time, or that it is lost."""
         import ray
+        from ray import exceptions
 
         try:
-            news = ray.get(future)
-        except ray.exceptions.ActorUnavailableError:  # it may be there again in a moment
+            news: Any = ray.get(future)
+        except exceptions.ActorUnavailableError:  # it may be there again in a moment
             time.sleep(LOOK)
             member.over = time.monotonic() - member.heard > SILENT
             return
-        except ray.exceptions.RayError:
+        except exceptions.RayError:
             member.over = True
             return
         member.heard = time.monotonic()
@@ -222,10 +223,11 @@ def environments(places: Sequence[Place], port: int) -> Iterator[dict[str, str]]
 def _asked(future: Any) -> Any:
     """What an actor answers. Raises DistributedError if it is lost."""
     import ray
+    from ray import exceptions
 
     try:
         return ray.get(future, timeout=SILENT)
-    except ray.exceptions.RayError as error:
+    except exceptions.RayError as error:
         raise DistributedError(
             f"a machine of the cluster was lost before the run began: {str(error).strip().splitlines()[0][:200]}"
         ) from None
@@ -238,7 +240,7 @@ def _to_all(members: Sequence[Member], call: str, *arguments: Any) -> None:
             getattr(member.place.actor, call).remote(*arguments)
 
 
-def _exit_code(members: Sequence[Member]) -> int:
+def exit_code(members: Sequence[Member]) -> int:
     """That of the first process, or of the first that has another than 0."""
     codes = [member.code for member in members if member.code is not None]
     return next((code if code > 0 else 128 - code for code in codes if code), 0)
