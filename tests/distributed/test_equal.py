@@ -73,11 +73,22 @@ def test_one_and_two_processes_are_equal(name: str, places: dict[str, tuple[Path
     two, options = places[name]
     one = two.with_name(two.name.replace("two", "one"))
     TRAIN[CASES[name][0]](**{**options, "output_dir": str(one), "sharding": "none"})
+    assert "communication/" not in (one / "timings.jsonl").read_text(encoding="utf-8")
     gap, where = difference(one, two)
     exact = options["dtype"] == "float64" and "reward_model_path" not in options  # which reads in float32
     assert gap <= (1e-9 if exact else 1e-4), where
     records = sorted(file.relative_to(one) for file in one.rglob("*") if file.is_file())
     assert records == sorted(file.relative_to(two) for file in two.rglob("*") if file.is_file())
+
+
+@pytest.mark.parametrize("name", ["ppo", "ppo, weights shared out", "sft, weights shared out"])
+def test_the_time_with_others_is_known(name: str, places: dict[str, tuple[Path, dict[str, Any]]]) -> None:
+    two, _ = places[name]
+    for row in read(two / "timings.jsonl"):
+        of_phases = [phase.removeprefix("time/") for phase in row if phase.startswith("time/")]
+        for phase in of_phases:
+            assert 0.0 <= row[f"communication/{phase}"] <= row[f"time/{phase}"]
+        assert row["communication/learning"] > 0.0
 
 
 def test_the_record_holds_what_both_have_read(places: dict[str, tuple[Path, dict[str, Any]]]) -> None:

@@ -43,6 +43,7 @@ from clearppo.models.loading import (
 )
 from clearppo.models.memory import token_budget
 from clearppo.models.policy import Policy
+from clearppo.models.whole import timed_by
 from clearppo.rollout.sampler import SamplingSettings
 from clearppo.train.marks import data_mark
 
@@ -119,6 +120,7 @@ def _one_of_many(device: torch.device, here: Place, sharding: str, options: Mapp
         from clearppo.engines.fsdp import ShardedEngine
 
         engine = ShardedEngine(device, group)
+        timed_by(engine.waiting)
     versions = {f"the version of {name}": version(name) for name in ("clearppo", "torch", "transformers")}
     engine.agree({**versions, **{name: _told(value) for name, value in options.items()}})
     if device.type == "cpu" and not os.environ.get("OMP_NUM_THREADS"):

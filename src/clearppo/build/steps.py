@@ -23,6 +23,7 @@ from clearppo.build.common import (
 from clearppo.build.output import Output, Place, run_directory
 from clearppo.build.plan import plan_of_run
 from clearppo.build.plan_inputs import Inputs, shape_of
+from clearppo.build.sharding import require_one_pass
 from clearppo.build.tracking import check_trackers, make_trackers
 from clearppo.config import OptimConfig, RewardModelConfig, SFTConfig, TrainRunConfig, explicit
 from clearppo.data.comparisons import Comparison, ComparisonSet, encode_comparisons, load_comparisons, split_comparisons
@@ -92,24 +93,6 @@ def _engine(config: SFTConfig | RewardModelConfig) -> Engine:
             "out --use_peft or --sharding."
         )
     return make_training_engine(config)
-
-
-def _require_one_pass(config: RewardModelConfig, learned: ComparisonSet, tokens: int | None) -> None:
-    """With weights that are shared out all processes pass through the model equally often, so the answers of a
-    comparison must be in it at once. Raises ConfigError."""
-    if config.run.sharding == "none":
-        return
-    most = max(len(texts) for texts in learned.ids)
-    widest = max(len(texts) * max(map(len, texts)) for texts in learned.ids)
-    for option, value, needed in (
-        ("micro_batch_size", config.run.micro_batch_size, most),
-        ("max_tokens_per_microbatch", tokens, widest),
-    ):
-        if value is not None and value < needed:
-            raise ConfigError(
-                f"{option} = {value} and sharding = full: a prompt's answers must be in the model at once, and one "
-                f"needs {needed}. Use --{option} {needed}, or leave out --sharding."
-            )
 
 
 def check_sft(config: SFTConfig) -> None:
@@ -209,7 +192,7 @@ def _wired_reward(
     unite(engine, model, config.data.dataset_name, learned)
     _require_space(config, output, model)
     tokens = _micro_batch_tokens(config.run, output, engine, model, model.classifier)
-    _require_one_pass(config, learned, tokens)
+    require_one_pass(config, learned, tokens)
     engine.shard(model)
     course = _course(config.run, config.optim, learned.lengths, [sum(map(len, texts)) for texts in learned.ids])
     return RewardRun(
@@ -260,6 +243,7 @@ def _track(
         logging_steps=config.run.logging_steps,
         trackers=trackers,
         peak=Peak(engine.device),
+        waited=engine.waited if engine.world > 1 else None,
     )
 
 

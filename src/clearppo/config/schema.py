@@ -17,6 +17,7 @@ from clearppo.config.record_section import RecordConfig
 from clearppo.config.rules import check_device, check_function_name, check_resume, check_warmup
 from clearppo.config.run_sections import RunConfig
 from clearppo.config.tracking_section import TrackingConfig, check_tracking
+from clearppo.config.vllm_section import VLLMConfig, check_vllm
 
 
 class PPOConfig(CommandConfig):
@@ -31,6 +32,7 @@ class PPOConfig(CommandConfig):
     model: ModelConfig
     data: DataConfig
     sampling: SamplingConfig = SamplingConfig()
+    vllm: VLLMConfig = VLLMConfig()
     reward: RewardConfig
     kl: KLConfig = KLConfig()
     ppo: PPOSection = PPOSection()
@@ -74,6 +76,7 @@ class PPOConfig(CommandConfig):
         check_device(self.model)
         check_tracking(self.tracking)
         check_resume(self.run)
+        check_vllm(self)
         check_evaluation(self.eval, self.num_iterations, self.run.save_steps)
         check_alarms(
             self.alarm,

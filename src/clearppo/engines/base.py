@@ -84,6 +84,14 @@ class Engine(Protocol):
         """Raises ConfigError, on every process, if one has another value under a name than rank 0: it says both."""
         ...
 
+    def waiting(self) -> AbstractContextManager[None]:
+        """Around what talks with other processes by other ways than this engine: its time counts as `waited`."""
+        ...
+
+    def waited(self) -> float:
+        """Seconds so far in which this process talked with others, and waited for those that are late."""
+        ...
+
     def together(self) -> AbstractContextManager[None]:
         """While this is open, an error that ends this process alone is told to the others, which end too; and an error
         that comes of a lost process becomes a DistributedError that names it."""
@@ -120,6 +128,12 @@ class OneProcess:
 
     def agree(self, facts: Mapping[str, Any]) -> None:
         pass
+
+    def waiting(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def waited(self) -> float:
+        return 0.0
 
     def together(self) -> AbstractContextManager[None]:
         return nullcontext()

@@ -15,6 +15,7 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 
 from clearppo.engines.group import Group
 from clearppo.engines.parallel import ParallelEngine
+from clearppo.engines.waits import TimedAllGather, TimedReduceScatter
 from clearppo.errors import ModelError
 
 _CLIP_EPS = 1e-6  # what torch adds to the norm before it divides
@@ -40,6 +41,8 @@ class ShardedEngine(ParallelEngine):
                 sharded: Any = fully_shard(layer, mesh=self._mesh, reshard_after_forward=True)
                 sharded.set_gradient_divide_factor(1.0)  # losses are over global counts: gradients are sums
                 sharded.set_force_sum_reduction_for_comms(True)
+                sharded.set_custom_all_gather(TimedAllGather(self.group.waits))
+                sharded.set_custom_reduce_scatter(TimedReduceScatter(self.group.waits))
 
     def passes(self, n: int) -> int:
         """See batch.Division: a layer's weights are gathered by all, so all make as many passes as the busiest."""

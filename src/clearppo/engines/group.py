@@ -16,6 +16,7 @@ from torch.distributed.rendezvous import rendezvous
 from clearppo import errors
 from clearppo.engines.environment import Place
 from clearppo.engines.signs import Signs, silence
+from clearppo.engines.waits import Waits
 from clearppo.errors import ClearPPOError, ConfigError, DistributedError, StopRequested
 
 MEETING = timedelta(minutes=5)
@@ -31,6 +32,7 @@ class Group:
     def __init__(self, place: Place, device: torch.device) -> None:
         self.rank, self.world, self.local_world = place.rank, place.world, place.local_world
         self.apart = False
+        self.waits = Waits()
         try:
             store: Any = next(iter(rendezvous("env://", timeout=MEETING)))[0]
             backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
@@ -49,14 +51,14 @@ class Group:
     def sum(self, value: Tensor) -> Tensor:
         """The sum over all processes, of the type that `value` has."""
         whole = value.detach().clone(memory_format=torch.contiguous_format)
-        with self._said():
+        with self._said(whole):
             dist.all_reduce(whole)
         return whole
 
     def spread(self, value: Tensor) -> None:
         """Make `value` what rank 0 has there, in place."""
         flat = value if value.is_contiguous() else value.contiguous()
-        with self._said():
+        with self._said(flat):
             dist.broadcast(flat, src=0)
         if flat is not value:
             value.copy_(flat)
@@ -70,7 +72,7 @@ class Group:
         padded = torch.zeros(max(sizes), dtype=torch.uint8)
         padded[: len(own)] = own
         found = [torch.zeros_like(padded) for _ in sizes]
-        with self._said():
+        with self._said(padded):
             dist.all_gather(found, padded)
         return [_value(part[:size]) for part, size in zip(found, sizes, strict=True)]
 
@@ -134,11 +136,13 @@ class Group:
             dist.destroy_process_group()
 
     @contextlib.contextmanager
-    def _said(self) -> Iterator[None]:
+    def _said(self, value: Tensor) -> Iterator[None]:
+        """While this process talks with the others about `value`."""
         if self.apart:
             raise DistributedError("this process has parted from the others and cannot ask them anything any more.")
         try:
-            yield
+            with self.waits.of(value.device):
+                yield
         except RuntimeError as error:
             raise self._who(error) from error
 

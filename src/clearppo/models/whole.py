@@ -5,13 +5,14 @@ beforehand and held (`held`) while it does.
 """
 
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 
 _held: dict[int, Tensor] = {}
+_clocks: list[Callable[[], contextlib.AbstractContextManager[None]]] = []
 
 
 def is_shared_out(tensor: Any) -> bool:
@@ -24,7 +25,12 @@ def whole(tensor: Tensor) -> Tensor:
     if not is_shared_out(tensor):
         return tensor
     part: Any = tensor.detach()
-    return _held[_place(part)] if _place(part) in _held else part.full_tensor()
+    return _held[_place(part)] if _place(part) in _held else _gathered(part)
+
+
+def timed_by(clock: Callable[[], contextlib.AbstractContextManager[None]]) -> None:
+    """From now on have `clock` look whenever processes gather."""
+    _clocks[:] = [clock]
 
 
 @contextlib.contextmanager
@@ -35,7 +41,7 @@ def held(tensors: Iterable[Tensor], *, here: bool) -> Iterator[None]:
         for tensor in tensors:
             if is_shared_out(tensor):
                 part: Any = tensor.detach()
-                full = part.full_tensor()
+                full = _gathered(part)
                 if here:
                     _held[_place(part)] = full.cpu()
         yield
@@ -54,6 +60,13 @@ def put(into: Any, value: Tensor) -> None:
     rank = mesh.get_local_rank()
     if rank < len(parts):
         local.copy_(parts[rank])
+
+
+def _gathered(part: Any) -> Tensor:
+    with contextlib.ExitStack() as watched:
+        for clock in _clocks:
+            watched.enter_context(clock())
+        return part.full_tensor()
 
 
 def _place(part: Any) -> int:

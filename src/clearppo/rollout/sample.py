@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from clearppo.batch import ALONE, Division, Prompts, Rollout
+from clearppo.errors import ConfigError
 from clearppo.models.actor import SharedCritic
 from clearppo.models.layout import lay_out
 from clearppo.models.policy import Analysis, Policy, analyze_in_micro_batches, micro_batches, scatter
@@ -43,6 +44,11 @@ def sample(
     generation = sampler.generate(prompts)
     bounds = (micro_batch_size, micro_batch_tokens, division)
     if old_log_probs == "sampler" or (old_log_probs == "auto" and generation.exact):
+        if generation.policy_log_probs is None:
+            raise ConfigError(
+                "old_log_probs = sampler, and this sampler does not know the log-probs over the whole vocabulary, only "
+                "those after top_k and top_p. Use --old_log_probs learner."
+            )
         old, values = generation.policy_log_probs, generation.values
         values = _values(policy, prompts, generation, bounds) if values is None else values
     else:
@@ -84,7 +90,7 @@ def _values(policy: Policy, prompts: Prompts, generation: Generation, bounds: Bo
     actor's."""
     if isinstance(policy.critic, SharedCritic):
         return _analysis(policy, prompts, generation, bounds).values
-    out = torch.zeros_like(generation.policy_log_probs)
+    out = torch.zeros_like(generation.log_probs)
     for rows, part, responses, mask in micro_batches(prompts, generation.responses, generation.mask, *bounds):
         texts = lay_out(part, responses, mask)
         values = texts.spread(policy.critic(texts))

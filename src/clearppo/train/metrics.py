@@ -13,7 +13,7 @@ from clearppo.batch import Experience, Feedback, Rollout, Stats
 from clearppo.core.masks import masked_mean, masked_sum, masked_var
 from clearppo.learning.faults import SKIPPED
 from clearppo.train.evaluation import repetition_rate
-from clearppo.train.registry import MEMORY, SECONDS, Registry
+from clearppo.train.registry import COMMUNICATION, MEMORY, SECONDS, Registry
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +31,7 @@ class Measured:
     seconds: Mapping[str, float]
     memory: Mapping[str, float] = field(default_factory=dict)
     staleness: int = 0
+    communication: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def n_answers(self) -> int:
@@ -51,6 +52,7 @@ def measure(measured: Measured) -> dict[str, float]:
             row[f"rewards/{name}/std"] = float(given.std(correction=0))
     row.update({f"{SECONDS}{phase}": seconds for phase, seconds in measured.seconds.items()})
     row.update({f"{MEMORY}{phase}": taken for phase, taken in measured.memory.items()})
+    row.update({f"{COMMUNICATION}{phase}": seconds for phase, seconds in measured.communication.items()})
     return row
 
 

@@ -287,7 +287,7 @@ class PPORun:
     def _fresh(self) -> dict[str, Any]:
         """Check, measure, and make the directory the run's own. Where the loop starts."""
         self._in_brief()
-        self.listener.note(str(self_check(self.policy, self.reference, self.sampler, next(self._batches()))))
+        self.listener.note(f"{self_check(self.policy, self.reference, self.sampler, self._batches(), self.passes)}")
         seed_chance(self.config.run.seed)  # now, because loading and importing may have drawn from it
         scaling = self.scaling or self._measured_scaling()
         self.run_dir.begin()
@@ -308,7 +308,7 @@ class PPORun:
         """Put everything back, check, and take the directory back too. Where the loop starts."""
         start = self.keeper.restore(checkpoint)
         self.sampler.load(self.policy, version=checkpoint.step)
-        self.listener.note(str(self_check(self.policy, None, self.sampler, next(self._batches()))))
+        self.listener.note(f"{self_check(self.policy, None, self.sampler, self._batches(), self.passes)}")
         if checkpoint.state["round"]["early"]["score_scaling"] != self.config.reward.score_scaling:
             start["scaling"] = (self.scaling or self._measured_scaling()).state()
         self.keeper.restore_early(checkpoint)

@@ -1,0 +1,222 @@
+"""From a PPOConfig to who writes its answers: the training process itself, or vLLM."""
+
+import os
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from clearppo.config import PPOConfig
+from clearppo.engines.base import Engine
+from clearppo.engines.environment import place
+from clearppo.errors import ConfigError
+from clearppo.models.actor import SharedCritic
+from clearppo.models.loading import resolve_model
+from clearppo.models.policy import Policy
+from clearppo.rollout import Sampler, SamplingSettings
+from clearppo.rollout.decoder import Decoder
+from clearppo.rollout.inprocess import InProcessSampler
+from clearppo.rollout.vllm.engines import Engines
+from clearppo.rollout.vllm.launch import Child, Server, free_port, require_vllm
+from clearppo.rollout.vllm.sampler import VLLMSampler
+
+Note = Callable[[str], None]
+BLOCK = 128
+"""Tokens whose keys and values vLLM keeps together on a CPU."""
+SPARE = 1.25
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answering:
+    """Who writes the answers of a run. `how` says it in half a sentence; `decoder` is the training process's own, if it
+    writes them. `another` gives a sampler with other settings and random numbers on the same weights."""
+
+    sampler: Sampler
+    exact: bool
+    how: str
+    another: Callable[[SamplingSettings, int], Sampler]
+    decoder: Decoder | None = None
+
+
+def check_sampler(config: PPOConfig, engine: Engine) -> None:
+    """What vLLM needs and can be known before a model is loaded: that it is there. Raises ConfigError."""
+    options = config.vllm
+    if config.sampling.sampler != "vllm":
+        return
+    if options.vllm_mode == "server":
+        return engine.share(lambda: _engines(config, lambda _: None, options.vllm_server_base_url).meet(0))
+    here = place()
+    if options.vllm_tensor_parallel_size > 1 and here.world > 1:
+        raise ConfigError(
+            f"vllm_tensor_parallel_size = {options.vllm_tensor_parallel_size}, and each of {here.world} training "
+            "processes has one GPU for an engine of its own. Use --vllm_mode server, with engines on GPUs of theirs."
+        )
+    if options.vllm_enable_sleep_mode and engine.device.type != "cuda":
+        raise ConfigError(
+            f"vllm_enable_sleep_mode = true, and vLLM sleeps on GPUs only; the device is {engine.device.type}. Leave "
+            "out --vllm_enable_sleep_mode."
+        )
+    engine.share(lambda: require_vllm(_python(config)))
+
+
+def make_answering(
+    config: PPOConfig,
+    policy: Policy,
+    tokenizer: Any,
+    settings: SamplingSettings,
+    engine: Engine,
+    *,
+    longest: int,
+    note: Note,
+) -> Answering:
+    """The sampler that `config` asks for; no prompt with its answer has more than `longest` tokens.
+
+    Raises ConfigError and ModelError where vLLM is not there, or cannot serve this model.
+    """
+    if config.sampling.sampler == "vllm":
+        return _by_vllm(config, policy, tokenizer, settings, engine, longest, note)
+    seed = config.run.seed
+    sampler = InProcessSampler(policy, tokenizer, settings, seed=seed, resident=False, division=engine)
+    decoder = sampler.decoder
+
+    def another(other: SamplingSettings, seed: int) -> Sampler:
+        return InProcessSampler(
+            policy, tokenizer, other, seed=seed, decoder=decoder, resident=False, division=engine
+        )  # fmt: skip
+
+    return Answering(sampler=sampler, exact=decoder.exact, how=decoder.why, another=another, decoder=decoder)
+
+
+def _by_vllm(
+    config: PPOConfig,
+    policy: Policy,
+    tokenizer: Any,
+    settings: SamplingSettings,
+    engine: Engine,
+    longest: int,
+    note: Note,
+) -> Answering:
+    own = config.vllm.vllm_mode == "colocate"
+    engines = None
+    if own:
+        engines = _started(config, policy, engine, longest, note)
+        where = "beside this process" if engine.world == 1 else "beside each process"
+    else:
+        urls = config.vllm.vllm_server_base_url
+        where = f"at {', '.join(urls)}"
+        if engine.rank == 0:
+            engines = _engines(config, note, urls)
+
+    def met() -> str:
+        assert engines is not None  # where this is called
+        engines.meet(longest)
+        return engines.told
+
+    told = met() if own else engine.share(met)
+
+    def make(other: SamplingSettings, seed: int) -> VLLMSampler:
+        return VLLMSampler(policy, tokenizer, other, engines, seed=seed, processes=engine, own=own)
+
+    return Answering(
+        sampler=make(settings, config.run.seed), exact=False, how=f"by {told} {where}", another=make
+    )  # fmt: skip
+
+
+def _engines(config: PPOConfig, note: Note, urls: list[str]) -> Engines:
+    options = config.vllm
+    return Engines(
+        urls,
+        note=note,
+        timeout=options.vllm_server_timeout,
+        most=config.sampling.generation_batch_size,
+        sleeps=options.vllm_enable_sleep_mode,
+    )
+
+
+def _started(config: PPOConfig, policy: Policy, engine: Engine, longest: int, note: Note) -> Engines:
+    """An engine of this process's own, which ends when nobody has it any more."""
+    model = os.path.abspath(resolve_model(config.model.model_name_or_path, note=note))
+    if not os.path.isdir(model):  # a hub name
+        model = config.model.model_name_or_path
+    server = Server(
+        model=model,
+        port=free_port(),
+        python=_python(config),
+        flags=_flags(config, policy, engine.device, longest),
+        devices=_devices(config, engine.device),
+    )
+    child = Child.start(server)
+    engines = _engines(config, note, [server.url])
+    weakref.finalize(engines, child.stop)
+    child.wait(config.vllm.vllm_server_timeout)
+    return engines
+
+
+def _python(config: PPOConfig) -> str:
+    chosen = config.vllm.vllm_python
+    return Server(model="", port=0).python if chosen is None else os.path.expanduser(chosen)
+
+
+def _flags(config: PPOConfig, policy: Policy, device: torch.device, longest: int) -> list[str]:
+    """vLLM's own flags for a run: room for it and no more. The weights come from us, so none are read."""
+    options, dtype = config.vllm, _dtype(config, policy)
+    length = options.vllm_max_model_length or longest
+    flags = [
+        "--dtype", dtype, "--max-model-len", str(length), "--load-format", "dummy",
+        "--gpu-memory-utilization", f"{options.vllm_gpu_memory_utilization:g}",
+        "--tensor-parallel-size", str(options.vllm_tensor_parallel_size), "--uvicorn-log-level", "warning",
+    ]  # fmt: skip
+    if options.vllm_enable_sleep_mode:
+        flags.append("--enable-sleep-mode")
+    if config.model.trust_remote_code:
+        flags.append("--trust-remote-code")
+    if device.type == "cpu":
+        rows = min(config.sampling.generation_batch_size or config.run.batch_size, BLOCK)
+        flags += [
+            "--enforce-eager",
+            "--kv-cache-memory-bytes",
+            str(_cache(policy, getattr(torch, dtype), length, rows)),
+        ]
+    return flags
+
+
+def _dtype(config: PPOConfig, policy: Policy) -> str:
+    if config.vllm.vllm_dtype != "auto":
+        return config.vllm.vllm_dtype
+    return "bfloat16" if policy.actor.autocast or config.model.dtype == "bfloat16" else "float32"
+
+
+def _cache(policy: Policy, dtype: torch.dtype, length: int, rows: int) -> int:
+    """Bytes of keys and values that `rows` answers take. On a CPU vLLM would take its share of the machine at once."""
+    shape = policy.actor.causal_lm.config.get_text_config()
+    heads = getattr(shape, "num_key_value_heads", None) or shape.num_attention_heads
+    size = getattr(shape, "head_dim", None) or shape.hidden_size // shape.num_attention_heads
+    tokens = -(-length // BLOCK) * BLOCK * rows
+    return int(2 * shape.num_hidden_layers * heads * size * dtype.itemsize * tokens * SPARE)
+
+
+def _devices(config: PPOConfig, device: torch.device) -> str | None:
+    """The GPUs of this process's engine, as CUDA_VISIBLE_DEVICES has them; None without GPUs."""
+    if device.type != "cuda":
+        return None
+    first = device.index if device.index is not None else torch.cuda.current_device()
+    wanted = range(first, first + config.vllm.vllm_tensor_parallel_size)
+    seen = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
+    if wanted[-1] >= (count := len(seen) or torch.cuda.device_count()):
+        raise ConfigError(
+            f"vllm_tensor_parallel_size = {len(wanted)}, and from GPU {first} on there are {count - first}. Use "
+            f"--vllm_tensor_parallel_size {count - first}."
+        )
+    return ",".join(seen[place] if seen else str(place) for place in wanted)
+
+
+def knows_old(config: PPOConfig, policy: Policy) -> bool:
+    """Whether a sampler's own numbers may stand in a rollout: vLLM's do not where something is cut; and where a critic
+    must read the answers with the actor's backbone, the learner's come with it."""
+    sampling = config.sampling
+    if sampling.sampler != "vllm":
+        return True
+    reads = config.has_critic and isinstance(policy.critic, SharedCritic)
+    return not (sampling.top_k or sampling.top_p < 1 or reads)

@@ -1,0 +1,100 @@
+"""The section `vllm` of PPO: where the engines are that answer in place of the training process."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from clearppo.config.kinds import OnlyIf, spelled
+from clearppo.config.messages import OptionError
+from clearppo.config.section import Section
+
+_VLLM = OnlyIf("sampler", "equals", "the training process itself answers", "--sampler vllm", value="vllm")
+_SERVER = OnlyIf(
+    "vllm_mode", "equals", "the training process starts its own engine", "--vllm_mode server", value="server"
+)
+_OWN = OnlyIf(
+    "vllm_mode", "equals", "the server has been started by somebody else", "--vllm_mode colocate", value="colocate"
+)
+
+
+class VLLMConfig(Section):
+    """Answers written by vLLM: faster on GPUs, and near the policy's numbers, never the same."""
+
+    vllm_mode: Annotated[Literal["colocate", "server"], _VLLM] = Field(
+        default="colocate",
+        description="colocate: each training process starts an engine beside itself, on the same device, and ends it. "
+        "server: engines that run already, at vllm_server_base_url (clearppo vllm-serve starts one).",
+    )
+    vllm_server_base_url: Annotated[list[str], _VLLM, _SERVER] = Field(
+        default=[],
+        description="Where the engines are, such as http://localhost:8000. Several: repeat the option, or separate "
+        "with commas; the answers are shared out, and if one is lost the others write its part.",
+    )
+    vllm_server_timeout: Annotated[float, _VLLM] = Field(
+        default=240.0,
+        gt=0,
+        le=86400,
+        description="Seconds to wait for an engine that starts, and for one to take new weights.",
+    )
+    vllm_gpu_memory_utilization: Annotated[float, _VLLM, _OWN] = Field(
+        default=0.3,
+        gt=0,
+        le=1,
+        description="Share of the device's memory that the engine takes, for weights and cached keys and values; on a "
+        "CPU of the machine's. What is left is for training.",
+    )
+    vllm_max_model_length: Annotated[int | None, _VLLM, _OWN] = Field(
+        default=None,
+        ge=2,
+        description="Tokens of a prompt and its answer that the engine has room for. none: as many as the longest "
+        "prompt and response_length take.",
+    )
+    vllm_dtype: Annotated[Literal["auto", "float32", "bfloat16", "float16"], _VLLM, _OWN] = Field(
+        default="auto",
+        description="Number type that the engine computes in. auto: bfloat16 where the policy computes in it, else "
+        "float32. The further from the policy's, the larger sampling/log_prob_difference.",
+    )
+    vllm_tensor_parallel_size: Annotated[int, _VLLM, _OWN] = Field(
+        default=1,
+        ge=1,
+        le=64,
+        description="GPUs over which the engine cuts every weight, for a model that fits on none alone.",
+    )
+    vllm_enable_sleep_mode: Annotated[bool, _VLLM, _OWN] = Field(
+        default=False,
+        description="Between generations the engine gives its GPU memory to learning. Costs a copy of the weights "
+        "to host memory and back every iteration.",
+    )
+    vllm_python: Annotated[str | None, _VLLM, _OWN] = Field(
+        default=None,
+        min_length=1,
+        description="The Python that has vLLM, such as ~/vllm/bin/python: vLLM pins its own torch and transformers and "
+        "may live in an environment of its own. none: the one that runs ClearPPO.",
+    )
+
+
+def check_vllm(config: Any) -> None:
+    """Rules between the options of vLLM and others of a PPOConfig. Raises OptionError."""
+    options, sampling = config.vllm, config.sampling
+    if sampling.sampler != "vllm":
+        return
+    if options.vllm_mode == "server" and not options.vllm_server_base_url:
+        raise OptionError(
+            "vllm_server_base_url",
+            "vllm_mode = server asks engines that run already, and no address of one is given. Start one with clearppo "
+            "vllm-serve MODEL and set --vllm_server_base_url http://localhost:8000.",
+        )
+    if len(set(options.vllm_server_base_url)) < len(options.vllm_server_base_url):
+        raise OptionError(
+            "vllm_server_base_url",
+            f"vllm_server_base_url = {spelled(options.vllm_server_base_url)} names a server twice. Name each once.",
+        )
+    cut = sampling.top_k > 0 or sampling.top_p < 1
+    if sampling.old_log_probs == "sampler" and cut:
+        option = "top_k" if sampling.top_k else "top_p"
+        raise OptionError(
+            "old_log_probs",
+            f"old_log_probs = sampler, and with {option} = {spelled(getattr(sampling, option))} vLLM tells only the "
+            "log-probs of what was left after the cut, not those over the whole vocabulary. Use --old_log_probs "
+            "learner.",
+        )
