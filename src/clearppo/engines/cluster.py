@@ -18,6 +18,8 @@ PACKED = 10.0
 """Seconds that a single machine for all processes is waited for, where one is large enough."""
 PLACED = 300.0
 """Seconds that places are waited for which others have taken."""
+ANSWER = 60.0
+"""Seconds in which an actor has to answer."""
 STORE = 100 * 2**20
 """Bytes of Ray's object store on this machine: only lines of text go through it."""
 Bundle = dict[str, float]
@@ -157,6 +159,19 @@ class Cluster:
                         "here. Install the same on all machines of the cluster."
                     )
         return found
+
+
+def answer(future: Any) -> Any:
+    """What an actor answers. Raises DistributedError if it is lost."""
+    import ray
+    from ray import exceptions
+
+    try:
+        return ray.get(future, timeout=ANSWER)
+    except exceptions.RayError as error:
+        raise DistributedError(
+            f"a machine of the cluster is lost: {str(error).strip().splitlines()[0][:200]}"
+        ) from None
 
 
 def _ended(actor: Any) -> None:
