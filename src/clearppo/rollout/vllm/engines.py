@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 from urllib.parse import urlencode
 
 import torch
@@ -46,6 +46,7 @@ Each = Callable[[Sequence["Engine"], Callable[["Engine"], Any]], None]
 """Calls the same of several engines at once."""
 
 
+@runtime_checkable
 class Sender(Protocol):
     """Brings weights to engines that have been told that an update begins."""
 
