@@ -112,7 +112,7 @@ class _Run:
         own = job.servers.bundles(with_gpus=gpus > 0) if job.servers else []
         bundles = [*[bundle] * job.processes, *own]
         asked = f"{_counted(job.processes, 'process')} with {_room(bundle)} each"
-        asked += f", and {_counted(len(own), 'server')} with {_room(own[0])} each" if own else ""
+        asked += f", and {_counted(len(own), 'engine')} with {_room(own[0])} each" if own else ""
         together = self.cluster.require(bundles, asked)
         with self.cluster.places(bundles, together=together, tell=self.tell) as places:
             members = [Member(rank, place) for rank, place in enumerate(in_order(places[: job.processes]))]

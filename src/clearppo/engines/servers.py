@@ -16,7 +16,8 @@ Command = tuple[Sequence[str], Mapping[str, str]]
 
 @dataclass(frozen=True, kw_only=True)
 class Servers:
-    """`count` servers, each with so many CPUs and GPUs (None: one where there are any), that answer GET /health.
+    """`count` servers, each with so many CPUs and, where the processes have GPUs, so many of these, that answer GET
+    /health.
 
     `command` gives the command line and environment for a host, a port and whether it has GPUs; `reason`, what in the
     output of one says why it ended. The processes find the URLs in their environment under `variable`. One that is not
@@ -25,7 +26,7 @@ class Servers:
 
     count: int
     cpus: int
-    gpus: int | None
+    gpus: int
     command: Callable[[str, int, bool], Command]
     reason: Callable[[str], str]
     variable: str
@@ -33,8 +34,8 @@ class Servers:
 
     def bundles(self, *, with_gpus: bool) -> list[Bundle]:
         """The room that they take."""
-        gpus = int(with_gpus) if self.gpus is None else self.gpus
-        return [{"CPU": float(self.cpus), **({"GPU": float(gpus)} if gpus else {})}] * self.count
+        gpus = {"GPU": float(self.gpus)} if with_gpus else {}
+        return [{"CPU": float(self.cpus), **gpus}] * self.count
 
 
 @dataclass
@@ -81,12 +82,12 @@ class Fleet:
                 code = self._heard(server)
                 if code is not None:
                     raise DistributedError(
-                        f"server {server.number} on {server.place.address} has ended with exit code {code} before it "
+                        f"engine {server.number} on {server.place.address} has ended with exit code {code} before it "
                         f"was ready: {self.servers.reason(''.join(server.lines))}"
                     )
                 if time.monotonic() > until:
                     raise DistributedError(
-                        f"server {server.number} on {server.place.address} was not ready within "
+                        f"engine {server.number} on {server.place.address} was not ready within "
                         f"{self.servers.patience:g} seconds: {self.servers.reason(''.join(server.lines))}"
                     )
                 time.sleep(0.2)
@@ -100,7 +101,7 @@ class Fleet:
                 code = self._heard(server)
                 if code is None:
                     continue
-                why = f"server {server.number} on {server.place.address} has ended with exit code {code}"
+                why = f"engine {server.number} on {server.place.address} has ended with exit code {code}"
                 if server.starts <= self.restarts:
                     self.tell(f"{why}: it is started again ({server.starts} of {self.restarts})")
                     self._start(server)
@@ -108,20 +109,20 @@ class Fleet:
                 self.tell(f"{why}, {self.restarts} times: the run goes on without it")
             except DistributedError:
                 self.tell(
-                    f"server {server.number} on {server.place.address} is lost with its machine: the run goes on "
+                    f"engine {server.number} on {server.place.address} is lost with its machine: the run goes on "
                     "without it"
                 )
             server.is_gone = True
 
     @property
     def _counted(self) -> str:
-        return "1 server" if len(self.all) == 1 else f"{len(self.all)} servers"
+        return "1 engine" if len(self.all) == 1 else f"{len(self.all)} engines"
 
     def _start(self, server: _Server) -> None:
         words, environment = server.command
         wrong = answer(server.place.actor.start.remote(list(words), dict(environment), self.directory))
         if wrong:
-            raise DistributedError(f"server {server.number} cannot be started on {server.place.address}: {wrong}.")
+            raise DistributedError(f"engine {server.number} cannot be started on {server.place.address}: {wrong}.")
         server.starts += 1
         server.lines.clear()
 
