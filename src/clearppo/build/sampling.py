@@ -10,12 +10,13 @@ import torch
 
 from clearppo.config import PPOConfig
 from clearppo.engines.base import Engine
-from clearppo.engines.environment import place
+from clearppo.engines.environment import URLS, place
 from clearppo.errors import ConfigError
 from clearppo.models.actor import SharedCritic
 from clearppo.models.loading import resolve_model
 from clearppo.models.policy import Policy
 from clearppo.rollout import Sampler, SamplingSettings
+from clearppo.rollout.ahead import AheadSampler
 from clearppo.rollout.decoder import Decoder
 from clearppo.rollout.inprocess import InProcessSampler
 from clearppo.rollout.vllm.engines import Engines
@@ -45,8 +46,8 @@ def check_sampler(config: PPOConfig, engine: Engine) -> None:
     options = config.vllm
     if config.sampling.sampler != "vllm":
         return
-    if options.vllm_mode == "server":
-        return engine.share(lambda: _engines(config, lambda _: None, options.vllm_server_base_url).meet(0))
+    if options.vllm_mode != "colocate":
+        return engine.share(lambda: _engines(config, lambda _: None, _urls(config)).meet(0))
     here = place()
     if options.vllm_tensor_parallel_size > 1 and here.world > 1:
         raise ConfigError(
@@ -104,7 +105,7 @@ def _by_vllm(
         engines = _started(config, policy, engine, longest, note)
         where = "beside this process" if engine.world == 1 else "beside each process"
     else:
-        urls = config.vllm.vllm_server_base_url
+        urls = _urls(config)
         where = f"at {', '.join(urls)}"
         if engine.rank == 0:
             engines = _engines(config, note, urls)
@@ -119,9 +120,17 @@ def _by_vllm(
     def make(other: SamplingSettings, seed: int) -> VLLMSampler:
         return VLLMSampler(policy, tokenizer, other, engines, seed=seed, processes=engine, own=own)
 
-    return Answering(
-        sampler=make(settings, config.run.seed), exact=False, how=f"by {told} {where}", another=make
-    )  # fmt: skip
+    sampler: Sampler = make(settings, config.run.seed)
+    if config.vllm.overlap_generation:
+        sampler, where = AheadSampler(make(settings, config.run.seed), engine), f"{where}, one batch ahead"
+    return Answering(sampler=sampler, exact=False, how=f"by {told} {where}", another=make)
+
+
+def _urls(config: PPOConfig) -> list[str]:
+    """Where the engines are: as the user says, or whoever has started them beside this process."""
+    if config.vllm.vllm_mode == "server":
+        return config.vllm.vllm_server_base_url
+    return [url for url in os.environ.get(URLS, "").split(",") if url]
 
 
 def _engines(config: PPOConfig, note: Note, urls: list[str]) -> Engines:
@@ -214,9 +223,10 @@ def _devices(config: PPOConfig, device: torch.device) -> str | None:
 
 def knows_old(config: PPOConfig, policy: Policy) -> bool:
     """Whether a sampler's own numbers may stand in a rollout: vLLM's do not where something is cut; and where a critic
-    must read the answers with the actor's backbone, the learner's come with it."""
+    must read the answers with the actor's backbone, the learner's come with it. Of answers that were drawn ahead they
+    are those of an older policy."""
     sampling = config.sampling
     if sampling.sampler != "vllm":
         return True
     reads = config.has_critic and isinstance(policy.critic, SharedCritic)
-    return not (sampling.top_k or sampling.top_p < 1 or reads)
+    return not (sampling.top_k or sampling.top_p < 1 or reads or config.vllm.overlap_generation)
