@@ -87,7 +87,7 @@ def launch_run(
 def engines_of(config: PPOConfig) -> "Servers | None":
     """The vLLM engines that Ray is to start beside the processes of a run; None without any."""
     options = config.vllm
-    if config.sampling.sampler != "vllm" or options.vllm_mode != "ray":
+    if config.vllm.sampler != "vllm" or options.vllm_mode != "ray":
         return None
     from clearppo.engines.servers import Servers
     from clearppo.models.loading import resolve_model

@@ -23,8 +23,13 @@ _ELSEWHERE = OnlyIf(
 
 
 class VLLMConfig(Section):
-    """Answers written by vLLM: faster on GPUs, and near the policy's numbers, never the same."""
+    """Who answers. vLLM is faster on GPUs; its numbers are near the policy's and never the same."""
 
+    sampler: Literal["in_process", "vllm"] = Field(
+        default="in_process",
+        description="Who writes the answers. in_process: the training process, with its own weights and numbers. vllm: "
+        "vLLM engines, beside it or elsewhere, that get the weights after every update.",
+    )
     vllm_mode: Annotated[Literal["colocate", "server", "ray"], _VLLM] = Field(
         default="colocate",
         description="colocate: each training process starts an engine beside itself, on the same device, and ends it. "
@@ -90,7 +95,7 @@ class VLLMConfig(Section):
 def check_vllm(config: Any) -> None:
     """Rules between the options of vLLM and others of a PPOConfig. Raises OptionError."""
     options, sampling = config.vllm, config.sampling
-    if sampling.sampler != "vllm":
+    if options.sampler != "vllm":
         return
     if options.vllm_mode == "server" and not options.vllm_server_base_url:
         raise OptionError(
