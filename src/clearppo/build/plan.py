@@ -19,7 +19,7 @@ from clearppo.plan.devices import Place
 from clearppo.plan.job import Job
 from clearppo.plan.memory import GIB, Table, budget, memory
 from clearppo.plan.result import Plan, gib
-from clearppo.plan.spread import fitting, host_bytes, travel
+from clearppo.plan.spread import Layout, fitting, host_bytes, travel
 from clearppo.plan.time import seconds, speed_of
 
 TrainConfig = SFTConfig | RewardModelConfig | PPOConfig
@@ -95,11 +95,10 @@ def _elsewhere(config: TrainConfig, job: Job, place: Place, inputs: Inputs) -> P
         table = memory(job, process=OF_DRIVER)
     else:
         given = job
-        chosen, job, table, _ = fitting(job, place, room, asked)
+        chosen, job, table, _ = fitting(job, place, room, asked, lambda one, way: sum(_spent(one, place, way).values()))
         layout, host = chosen.words(job, place), host_bytes(job, place, chosen)
         flags = " ".join(f"--{name} {str(value).lower()}" for name, value in chosen.flags(job, given).items())
-        between = travel(job, place, chosen)
-        took = {phase: s + between[phase] for phase, s in seconds(job, speed, place.count, chosen.engine).items()}
+        took = _spent(job, place, chosen)
 
     def taken(one: Job) -> Table:
         return memory(one, process=OF_DRIVER) if place.count == 1 else fitting(one, place, room, asked)[2]
@@ -126,6 +125,14 @@ def _half(config: TrainConfig, device: torch.device, elsewhere: bool) -> bool:
     if elsewhere:
         return config.model.dtype == "float32" and config.model.bf16 is not False
     return uses_autocast(config.model, device)
+
+
+def _spent(job: Job, place: Place, layout: Layout) -> dict[str, float]:
+    """Seconds by phase over several GPUs: what is computed, and what travels."""
+    assert place.accelerator is not None
+    between = travel(job, place, layout)
+    computed = seconds(job, speed_of(place.accelerator, job.work), place.count, layout.engine)
+    return {phase: value + between[phase] for phase, value in computed.items()}
 
 
 def _asked(config: TrainConfig) -> dict[str, Any]:

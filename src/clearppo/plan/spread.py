@@ -5,13 +5,13 @@ optimiser in the host's memory, answers written by each process's own decoder or
 over a few of them (tensor parallel), which may hand their memory over while the policy learns.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from clearppo.plan.devices import Place
 from clearppo.plan.job import FLOAT, Job
-from clearppo.plan.memory import GIB, SLACK, Roles, Table, kv_cache, memory, weights
+from clearppo.plan.memory import GIB, LOADING, SLACK, Roles, Table, kv_cache, memory, weights
 from clearppo.plan.shape import Shape
 
 CONTEXT = 1.5 * GIB  # of CUDA, of the collectives' buffers and of vLLM's graphs, for each GPU
@@ -83,7 +83,7 @@ class Layout:
 
 
 def layouts(job: Job, where: Place, asked: Mapping[str, Any]) -> Iterator[tuple[Layout, Job]]:
-    """What can be tried, the simplest first: each adds something that saves memory and costs time. `asked` are fields
+    """What can be tried, the simplest first. `asked` are fields
     of a layout that are as they are."""
     engines = [size for size in (1, 2, 4, 8, 16) if size <= where.node and where.node % size == 0]
     full = Layout(sharded=True)
@@ -92,31 +92,26 @@ def layouts(job: Job, where: Place, asked: Mapping[str, Any]) -> Iterator[tuple[
         ways += [replace(full, engine=engine) for engine in engines]
         ways += [replace(full, engine=engine, offloads_frozen=True) for engine in engines]
         ways += [replace(full, engine=engine, offloads_frozen=True, sleeps=True) for engine in engines]
-    found = [(way, job) for way in ways]
-    last = ways[-len(engines) :] if job.step == "ppo" else [full]
-    checkpointing = replace(job, checkpointing=True)
-    for way, changed in (
-        (False, checkpointing),
-        (False, replace(checkpointing, micro_rows=1)),
-        (True, replace(checkpointing, micro_rows=1)),
-    ):
-        found += [(replace(one, offloads=way), changed) for one in last]
+    again = replace(job, checkpointing=True)
+    found = [(way, changed) for changed in (job, again, replace(again, micro_rows=1)) for way in ways]
+    found += [(replace(way, offloads=True), changed) for way, changed in found if way.sharded and changed.checkpointing]
     for layout, changed in found:
         if all(getattr(layout, name) == value for name, value in asked.items()):
             yield layout, changed
 
 
-def fitting(job: Job, where: Place, room: float, asked: Mapping[str, Any]) -> tuple[Layout, Job, Table, bool]:
-    """The first layout whose peak is at most `room` bytes a GPU, or the smallest one; whether it fits."""
-    smallest: tuple[Layout, Job, Table] | None = None
-    for layout, changed in layouts(job, where, asked):
-        table = spread(changed, where, layout)
-        if table.peak <= room:
-            return layout, changed, table, True
-        if smallest is None or table.peak < smallest[2].peak:
-            smallest = layout, changed, table
-    assert smallest is not None
-    return *smallest, False
+def fitting(
+    job: Job, where: Place, room: float, asked: Mapping[str, Any], seconds: Callable[[Job, Layout], float] | None = None
+) -> tuple[Layout, Job, Table, bool]:
+    """Of the layouts that take at most `room` bytes a GPU once all is loaded the one of the fewest `seconds`, the
+    simplest of equals; or the smallest one; and whether it fits. No layout changes what loading takes."""
+    tables = [(layout, changed, spread(changed, where, layout)) for layout, changed in layouts(job, where, asked)]
+    fit = [one for one in tables if one[2].running <= room]
+    if not fit:
+        return *min(tables, key=lambda one: one[2].running), False
+    # Hundredths are nothing that such a plan can tell apart.
+    best = min(fit, key=lambda one: float(f"{seconds(one[1], one[0]):.2g}")) if seconds else fit[0]
+    return *best, True
 
 
 def whole_fits(job: Job, where: Place, room: float) -> bool:
@@ -137,7 +132,7 @@ def spread(job: Job, where: Place, layout: Layout) -> Table:
 
 def _moved(roles: Roles, phase: str, mine: Job, layout: Layout, elsewhere: Mapping[str, float]) -> Roles:
     """What a phase holds with all that this layout has elsewhere."""
-    if phase == "loading":
+    if phase == LOADING:
         return roles | ({"decoder": 0.0} if layout.engine else {})
     roles |= {name: elsewhere[name] for name in LEARNED if name in roles and name in elsewhere}
     if layout.offloads_frozen and phase not in ("checking", "feedback"):

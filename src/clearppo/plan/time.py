@@ -56,7 +56,7 @@ def _pass(job: Job, speed: Speed, count: int, operations: float, passes: float) 
 
 
 def _sampling(job: Job, speed: Speed, count: int, engine: int) -> float:
-    shape, rows = job.policy, max(job.rows_at_once / count, 1)
+    shape, rows = job.policy, max(min(job.rows_at_once, job.batch / count), 1)
     prompt = max(job.mean - job.response, 1.0)
     prefill = _pass(job, speed, count, _forward(shape, job.distinct * prompt, prompt), 1)
     read = (shape.matrices + shape.head) * job.work / engine / speed.reads
