@@ -8,7 +8,7 @@ Nothing is measured or loaded: shapes are those of published configurations, mad
 
 import argparse
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -53,7 +53,7 @@ KINDS: dict[str, tuple[dict[str, Any], bool]] = {
 }
 """What learns, by name: the options, and whether a reward model of the policy's size is there."""
 PROMPT, RESPONSE, BATCH, MICRO, AT_ONCE = 512, 1024, 512, 8, 64
-HEADING = ("model", "what learns", "GiB running", "GiB at the start", "host GiB", "an iteration", "options")
+HEADING = ("model", "what learns", "GiB", "GiB at the start", "host GiB", "an iteration", "answers", "options")
 
 
 def main() -> None:
@@ -125,6 +125,7 @@ def row(model: str, kind: str, count: int) -> list[str]:
         "" if start is None else _gib(start, plan.available_bytes),
         f"{plan.host_bytes / GIB:,.0f}" if plan.host_bytes else "",
         duration(plan.seconds_per_iteration) if running <= plan.available_bytes else "",
+        _answers(plan),
         _options(plan, own),
     ]
 
@@ -133,17 +134,19 @@ def _gib(found: float, room: float) -> str:
     return f"{found / GIB:,.0f}" if found <= room else f"**{found / GIB:,.0f}**"
 
 
+SAID = ("--sharding none", "--sampler", "--vllm_mode", "--vllm_server_base_url")
+"""What stands in the column `answers`."""
+
+
+def _answers(plan: Plan) -> str:
+    apart = next((line.partition(" on GPUs of their own")[0] for line in plan.layout if "of their own (" in line), None)
+    return apart or ("vLLM beside each process" if "colocate" in plan.flags else "each process")
+
+
 def _options(plan: Plan, own: Mapping[str, Any]) -> str:
     given = [f"--{name} {str(value).lower()}" for name, value in own.items()]
-    flags = plan.flags.replace("--sharding none", "").strip()
-    return " ".join(f"`{flag}`" for flag in [*given, *_split(flags)])
-
-
-def _split(flags: str) -> Iterator[str]:
-    """Each option with its value."""
-    for part in flags.split("--"):
-        if part.strip():
-            yield f"--{part.strip()}"
+    made = [f"--{part.strip()}" for part in plan.flags.split("--") if part.strip()]
+    return " ".join(f"`{flag}`" for flag in [*given, *(flag for flag in made if not flag.startswith(SAID))])
 
 
 def tables() -> str:

@@ -141,7 +141,7 @@ def _always(job: Job) -> Roles:
     elif job.judge_on_trunk:
         found["reward model"] = adapters * job.stream
     if job.average:
-        found["average"] = job.learned_by_policy * max(job.stream, FLOAT)
+        found["average"] = job.own_of_policy * max(job.stream, FLOAT)
     if job.frozen_layers:
         found["activations"] = job.batch * job.mean * job.policy.hidden * job.stream  # kept rows
     return found
