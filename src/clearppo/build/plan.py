@@ -147,7 +147,7 @@ def _asked(config: TrainConfig) -> dict[str, Any]:
     if "sharding" in given:
         found["sharded"] = config.run.sharding == "full"
     if isinstance(config, PPOConfig) and "sampler" in given:
-        found["by_vllm"] = config.sampling.sampler == "vllm"
+        found["by_vllm"] = config.vllm.sampler == "vllm"
         if "vllm_mode" in given:
             found["apart"] = config.vllm.vllm_mode == "server"
     return found
