@@ -40,6 +40,18 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
             "use_peft": "true", "critic": "separate", "reward_model_path": "RM", "critic_warmup_steps": "1",
         },
     ),
+    "ppo, frozen layers, average, layers computed again, weights shared out": (
+        "ppo",
+        {
+            **PPO, "total_episodes": "30", "sharding": "full", "num_ppo_epochs": "2", "freeze_layers": "1",
+            "gradient_checkpointing": "true", "ema_decay": "0.9", "kl_loss_coef": "0.1", "kl_loss_estimator": "full",
+        },
+    ),
+    "reward, LoRA, weights shared out": (
+        "reward",
+        {"batch_size": "3", "micro_batch_size": "3", "sharding": "full", "use_peft": "true", "save_steps": "2"},
+    ),
+    "sft, weights shared out if need be": ("sft", {"batch_size": "5", "micro_batch_size": "2", "sharding": "auto"}),
     "sft, weights shared out": ("sft", {"batch_size": "5", "micro_batch_size": "2", "sharding": "full"}),
     "reward, weights shared out": ("reward", {"batch_size": "3", "micro_batch_size": "3", "sharding": "full"}),
     "sft": ("sft", {"batch_size": "5", "micro_batch_size": "2", "num_train_epochs": "1.6"}),
