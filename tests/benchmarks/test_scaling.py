@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import scaling
+from benchmarks import layouts, scaling
 
 REPO = Path(__file__).resolve().parents[2]
 
@@ -50,6 +50,12 @@ def test_cases() -> None:
     ]
     with pytest.raises(SystemExit, match="half is none of none, full"):
         scaling.checked(scaling.arguments().parse_args(["--kinds", "half"]))
+
+
+def test_the_tables_of_the_page_are_what_plan_says() -> None:
+    page = layouts.PAGE.read_text(encoding="utf-8")
+    assert layouts.with_tables(page, layouts.tables()) == page, "run python -m benchmarks.layouts --write"
+    assert page.count("| 70 B | four models |") == 3
 
 
 @pytest.mark.slow

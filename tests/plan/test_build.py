@@ -167,6 +167,8 @@ def test_the_command(flags: dict[str, Any], tmp_path: Path) -> None:
     assert there.exit_code == 0
     assert "options      --sharding none" in there.output
     assert "of several GPUs nothing was measured" in there.output
+    asked = CliRunner().invoke(main, ["plan", *words, "--device", "h100:8", "--sharding", "full", "--sampler", "vllm"])
+    assert "options      --sharding full --sampler vllm --vllm_mode" in asked.output
     two = CliRunner().invoke(main, ["plan", *words, "--processes", "2", "--sharding", "full", "--json", str(file)])
     assert two.exit_code == 0
     assert "a process at the peak" in two.output

@@ -5,6 +5,8 @@ from itertools import pairwise
 
 import pytest
 
+from clearppo.build.plan import MOVED
+from clearppo.config import PPOConfig, leaves
 from clearppo.errors import ConfigError
 from clearppo.plan.advice import changes, sizes
 from clearppo.plan.after import beside, number
@@ -59,7 +61,9 @@ def test_the_work_is_divided_among_gpus() -> None:
     assert travel(large, place("h100"), Layout()) == {}
     # An engine over several GPUs reads its weights faster, and adds up twice a layer.
     few = replace(large, batch=8, rows_at_once=8)
-    assert seconds(few, speed, 8, 4)["sampling"] < seconds(few, speed, 8)["sampling"]
+    assert seconds(few, speed, 8, engine=4)["sampling"] < seconds(few, speed, 8)["sampling"]
+    assert seconds(few, speed, 8, writers=4)["sampling"] > seconds(few, speed, 8)["sampling"]
+    assert seconds(few, speed, 8, writers=4)["learning"] == seconds(few, speed, 8)["learning"]
 
 
 def test_what_travels_by_hand() -> None:
@@ -166,10 +170,10 @@ def test_all_is_whole_before_it_is_shared_out() -> None:
 def test_engines_and_what_lies_in_the_hosts_memory() -> None:
     where = place("h100:4")
     one = job(judge=SMALL.classifier(), rows_at_once=64, batch=64, distinct=64)
-    asleep = Layout(sharded=True, engine=2, offloads_frozen=True, sleeps=True)
+    asleep = Layout(sharded=True, engine=1, offloads_frozen=True, sleeps=True)
     phases = spread(one, where, asleep).phases
-    assert phases["sampling"]["decoder"] == 2 * 1840 / 2
-    assert phases["sampling"]["KV cache"] == 2 * 2 * 2 * 4 * 64 * 16 / 2  # both, layers, bytes, keys, a bucket, rows
+    assert phases["sampling"]["decoder"] == 2 * 1840
+    assert phases["sampling"]["KV cache"] == 2 * 2 * 2 * 4 * 64 * 16  # both, layers, bytes, keys, a bucket, rows
     assert phases["learning"]["decoder"] == phases["learning"]["KV cache"] == 0
     assert phases["learning"]["reference"] == phases["learning"]["reward model"] == 0
     assert phases["feedback"]["reference"] > 0
@@ -185,33 +189,65 @@ def test_engines_and_what_lies_in_the_hosts_memory() -> None:
     assert spread(one, where, Layout()).peak == spread(replace(one, parts=ELSEWHERE), where, Layout()).peak
 
 
+def test_engines_on_gpus_of_their_own() -> None:
+    where = place("h100:8")
+    apart = Layout(sharded=True, engine=2, servers=4)
+    one = job(batch=64, rows_at_once=64, distinct=64)
+    phases = spread(one, where, apart).phases
+    assert all(not roles["decoder"] and not roles["KV cache"] for name, roles in phases.items() if name != "loading")
+    assert phases["learning"]["policy"] == 4 * (1040 / 4 + 800)  # four learn
+    assert apart.engines == "2 vLLM engines of 2 GPUs each"
+    assert apart.flags(one, one, where) == {
+        "sharding": "full", "sampler": "vllm", "vllm_mode": "server", "vllm_server_base_url": "URLS",
+    }  # fmt: skip
+    beside = replace(apart, servers=0, engine=1, sleeps=True).flags(replace(one, checkpointing=True), one, where)
+    assert beside["vllm_gpu_memory_utilization"] == pytest.approx(0.02)  # at least what so small a model takes
+    assert beside["vllm_enable_sleep_mode"] is beside["gradient_checkpointing"] is True
+    assert travel(one, where, apart)["sampling"] > travel(one, where, replace(apart, servers=0))["sampling"]
+
+
+def test_options_of_a_layout_are_options() -> None:
+    where, large = place("h100:8"), large_job()
+    named = {name for way, changed in layouts(large, where, {}) for name in way.flags(changed, large, where)}
+    assert {"sharding", "vllm_mode", "vllm_gpu_memory_utilization", "gradient_checkpointing"} <= named
+    assert named - set(leaves(PPOConfig)) - set(MOVED.values()) == set()
+
+
 def test_layouts_go_from_simple_to_small() -> None:
     where = place("h100:8")
     found = list(layouts(job(), where, {}))
     assert found[0] == (Layout(), job())
-    assert {way.engine for way, _ in found} == {0, 1, 2, 4, 8}
+    assert {way.engine for way, _ in found} == {0, 1, 2, 4}
+    assert {way.servers for way, _ in found} == {0, 1, 2, 4}
     assert found[-1][0].offloads
     assert found[-1][1].checkpointing
     assert all(not way.sharded for way, _ in layouts(job(), where, {"sharded": False}))
-    assert [way.engine for way, _ in layouts(job(step="sft"), where, {"sharded": True})] == [0] * 5
+    assert {way.engine for way, _ in layouts(job(step="sft"), where, {"sharded": True})} == {0}
+    assert all(way.apart for way, _ in layouts(job(), where, {"by_vllm": True, "apart": True}))
+    assert {way.engine for way, _ in layouts(job(), where, {"by_vllm": False})} == {0}
+    both = list(layouts(job(), place("h100:2"), {"sharded": False, "apart": True}))
+    assert both
+    assert all(not way.sharded and way.servers == 1 for way, _ in both)
     large = large_job()
     assert whole_fits(job(), where, 80e9)
     assert not whole_fits(large, where, 80e9)
     small, _, _, fits = fitting(job(), where, 80e9, {})
     assert (small, fits) == (Layout(), True)
+    quick, *_ = fitting(job(), where, 80e9, {}, lambda one, way: -way.engine)
+    assert quick == Layout(sharded=True, engine=4, servers=4)  # of those that are equally fast the simplest
     smallest, changed, table, fits = fitting(large, where, 80e9, {})
     assert not fits
-    assert table.peak > 80e9
-    assert smallest.flags(changed, large)["sharding"] == "full"
+    assert table.running > 80e9
+    assert smallest.flags(changed, large, where)["sharding"] == "full"
     words = "\n".join(smallest.words(changed, where))
-    assert "shared out over 8 GPUs" in words
+    assert f"shared out over {8 - smallest.servers} GPUs" in words
 
 
 def test_each_step_of_a_layout_saves_memory() -> None:
     where = place("h100:64")
-    frozen = Layout(sharded=True, engine=8, offloads_frozen=True)
+    frozen = Layout(sharded=True, engine=1, offloads_frozen=True)
     ways = [
-        Layout(), Layout(sharded=True), Layout(sharded=True, engine=8), frozen, replace(frozen, sleeps=True),
+        Layout(), Layout(sharded=True), frozen, replace(frozen, sleeps=True),
         replace(frozen, sleeps=True, offloads=True),
     ]  # fmt: skip
     learning = [spread(large_job(), where, way).total("learning") for way in ways]

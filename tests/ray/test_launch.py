@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from clearppo.engines.launch import Job, launch
+from clearppo.engines.servers import Servers
 from clearppo.errors import ConfigError, DistributedError
 from tests.distributed.pair import ROOT, difference, together
 from tests.resume.runs import options_of
@@ -197,3 +198,59 @@ def test_a_directory_that_the_machine_does_not_see(tmp_path: Path) -> None:
         run(job("1", tmp_path, directory="/nowhere"))
     with pytest.raises(ConfigError, match=r"90 processes with 1 CPU each are asked for, .* 1 machine with [2-9]"):
         run(job("1", tmp_path, processes=90))
+
+
+SERVER = """
+import os, sys
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+class Handler(BaseHTTPRequestHandler):
+    def do_GET(self):
+        if self.path == "/die":
+            print("ValueError: told to", flush=True)
+            os._exit(9)
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(str(os.getpid()).encode())
+
+HTTPServer((sys.argv[1], int(sys.argv[2])), Handler).serve_forever()
+"""
+ASKS = """
+import os, time, urllib.request
+
+def ask(path):
+    for _ in range(200):
+        try:
+            return urllib.request.urlopen(os.environ["URLS"] + path, timeout=5).read()
+        except OSError:
+            if path == "/die":
+                return b""
+            time.sleep(0.1)
+
+before = ask("/")
+ask("/die")
+print(before != ask("/"), flush=True)
+"""
+
+
+def servers(code: str, *arguments: str) -> Servers:
+    return Servers(
+        count=1, cpus=1, gpus=1, variable="URLS", patience=60.0, reason=lambda log: log.strip().splitlines()[-1],
+        command=lambda host, port, gpus: (["python", "-c", code, host, str(port), *arguments], {}),
+    )  # fmt: skip
+
+
+@pytest.mark.slow
+def test_a_server_that_ends_is_started_again_where_it_was(tmp_path: Path) -> None:
+    ended, said, told = run(job(ASKS, tmp_path, processes=1, servers=servers(SERVER)))
+    assert ended == 0
+    assert said == [("stdout", "True\n")]
+    assert told[0] == "1 engine is starting"
+    assert told[1].endswith("has ended with exit code 9: it is started again (1 of 1)")
+
+
+@pytest.mark.slow
+def test_a_server_that_does_not_start(tmp_path: Path) -> None:
+    fails = "import sys; sys.exit('OSError: no such model')"
+    with pytest.raises(DistributedError, match=r"engine 1 on .* exit code 1 before it was ready: OSError: no such mod"):
+        run(job("1", tmp_path, processes=1, servers=servers(fails)))

@@ -9,7 +9,7 @@ import torch
 from clearppo.build.common import uses_autocast
 from clearppo.build.plan_inputs import Inputs, inputs_of
 from clearppo.build.speed import measured_speed
-from clearppo.config import PPOConfig, RewardModelConfig, SFTConfig, explicit
+from clearppo.config import PPOConfig, RewardModelConfig, SFTConfig, explicit, leaves
 from clearppo.engines.environment import place as started
 from clearppo.engines.local import free_memory, has_fast_bf16, select_device
 from clearppo.engines.peak import resident_bytes
@@ -19,7 +19,7 @@ from clearppo.plan.devices import Place
 from clearppo.plan.job import Job
 from clearppo.plan.memory import GIB, Table, budget, memory
 from clearppo.plan.result import Plan, gib
-from clearppo.plan.spread import fitting, host_bytes, travel
+from clearppo.plan.spread import Layout, fitting, host_bytes, travel
 from clearppo.plan.time import seconds, speed_of
 
 TrainConfig = SFTConfig | RewardModelConfig | PPOConfig
@@ -27,6 +27,8 @@ LATER = 90 * 2**20
 """Bytes that tokenizers, models' code and data take, and the libraries that are read when they are first needed."""
 OF_DRIVER = 0.6 * GIB
 """What CUDA itself takes of a GPU for one process."""
+MOVED = {"offloads_frozen": "offload_frozen", "offloads": "offload"}
+"""Ways of a layout that need an option of the run."""
 PROCESS = (resident_bytes() or 400 * 2**20) + LATER
 """Bytes of this program without models: what was there when this module was read, before any was loaded."""
 
@@ -95,11 +97,10 @@ def _elsewhere(config: TrainConfig, job: Job, place: Place, inputs: Inputs) -> P
         table = memory(job, process=OF_DRIVER)
     else:
         given = job
-        chosen, job, table, _ = fitting(job, place, room, asked)
+        chosen, job, table, _ = fitting(job, place, room, asked, lambda one, way: sum(_spent(one, place, way).values()))
         layout, host = chosen.words(job, place), host_bytes(job, place, chosen)
-        flags = " ".join(f"--{name} {str(value).lower()}" for name, value in chosen.flags(job, given).items())
-        between = travel(job, place, chosen)
-        took = {phase: s + between[phase] for phase, s in seconds(job, speed, place.count, chosen.engine).items()}
+        flags = " ".join(f"--{name} {str(value).lower()}" for name, value in chosen.flags(job, given, place).items())
+        took = _spent(job, place, chosen)
 
     def taken(one: Job) -> Table:
         return memory(one, process=OF_DRIVER) if place.count == 1 else fitting(one, place, room, asked)[2]
@@ -128,9 +129,28 @@ def _half(config: TrainConfig, device: torch.device, elsewhere: bool) -> bool:
     return uses_autocast(config.model, device)
 
 
+def _spent(job: Job, place: Place, layout: Layout) -> dict[str, float]:
+    """Seconds by phase over several GPUs: what is computed, and what travels."""
+    assert place.accelerator is not None
+    between = travel(job, place, layout)
+    computed = seconds(
+        job, speed_of(place.accelerator, job.work), layout.trainers(place).count, engine=layout.engine,
+        writers=layout.servers or None,
+    )  # fmt: skip
+    return {phase: value + between.get(phase, 0.0) for phase, value in computed.items()}
+
+
 def _asked(config: TrainConfig) -> dict[str, Any]:
-    """What the options say of a layout, where somebody has set them."""
-    return {"sharded": config.run.sharding == "full"} if "sharding" in explicit(config) else {}
+    """What the options say of a layout, where somebody has set them; and what there is no option for."""
+    found: dict[str, Any] = {name: False for name, option in MOVED.items() if option not in leaves(type(config))}
+    given = explicit(config)
+    if "sharding" in given:
+        found["sharded"] = config.run.sharding == "full"
+    if isinstance(config, PPOConfig) and "sampler" in given:
+        found["by_vllm"] = config.vllm.sampler == "vllm"
+        if "vllm_mode" in given:
+            found["apart"] = config.vllm.vllm_mode == "server"
+    return found
 
 
 def _room(device: torch.device, processes: int) -> float | None:

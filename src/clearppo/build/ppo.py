@@ -30,7 +30,7 @@ from clearppo.build.learning import (
 from clearppo.build.output import Output, Place, run_directory
 from clearppo.build.plan import plan_of_run
 from clearppo.build.plan_inputs import Inputs, shape_of
-from clearppo.build.sampling import check_sampler, knows_old, make_answering
+from clearppo.build.sampling import check_sampler, make_answering
 from clearppo.build.scoring import close_sources, light_sources, whole_scorer
 from clearppo.build.sharding import decide, shard
 from clearppo.build.tracking import check_trackers, make_trackers
@@ -127,19 +127,14 @@ def _wired(
 ) -> PPORun:
     listener.phase("loading")
     policy, tokenizer, prompts = _policy_and_prompts(config, engine, rows, listener.note)
-    settings = sampling_settings(config.sampling, policy.actor.causal_lm, tokenizer)
     _require_space(config, output, policy)
     others = other_texts(config, texts, tokenizer, context_length(policy.actor.causal_lm)) if texts else None
-    answering = make_answering(
-        config, policy, tokenizer, settings, engine, note=listener.note,
-        longest=max(map(len, prompts.ids)) + settings.max_tokens,
-    )  # fmt: skip
-    whose = {"exact": answering.exact, "known": knows_old(config, policy)}
-    recipe = ppo_recipe(config, _truncation(config, tokenizer), **whose)
+    answering = make_answering(config, policy, tokenizer, engine, prompts.ids, listener.note)
+    recipe = ppo_recipe(config, _truncation(config, tokenizer), **answering.numbers)
     scorer, reward_model = whole_scorer(config, sources, policy, tokenizer, listener.note, engine)
     measures = load_measures(config, held_out, policy, tokenizer, scorer, listener.note)
     reference = make_reference(policy, micro_batch_size=config.run.micro_batch_size, division=engine)
-    passes = _passes(config, engine, output, policy, whose, reference, scorer)
+    passes = _passes(config, engine, output, policy, answering.numbers, reference, scorer)
     planned = _planned_inputs(config, policy, scorer, prompts, passes)
     sharing = decide(config, engine, lambda wanted: plan_of_run(wanted, planned, note=listener.note), listener.note)
     shard(config, engine, sharing, policy, reference, scorer, measures, answering.decoder)
@@ -203,13 +198,13 @@ def _passes(
     engine: Engine,
     output: Output,
     policy: Policy,
-    whose: Mapping[str, bool],
+    numbers: Mapping[str, bool],
     reference: FrozenReference,
     scorer: WeightedScorer,
 ) -> Passes:
     """How answers are cut. What bounds a micro-batch in learning bounds it in every other pass."""
     tokens = output.micro_batch_tokens(config.run.max_tokens_per_microbatch)
-    passes = make_passes(config, policy, engine, tokens=tokens, **whose)
+    passes = make_passes(config, policy, engine, tokens=tokens, **numbers)
     reference.micro_batch_tokens = passes.micro_batch_tokens
     for source in scorer.sources:
         if isinstance(source, RewardModelScorer):

@@ -2,20 +2,22 @@
 
 import os
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
+from clearppo.build.common import sampling_settings
 from clearppo.config import PPOConfig
 from clearppo.engines.base import Engine
-from clearppo.engines.environment import place
+from clearppo.engines.environment import URLS, place
 from clearppo.errors import ConfigError
 from clearppo.models.actor import SharedCritic
 from clearppo.models.loading import resolve_model
 from clearppo.models.policy import Policy
 from clearppo.rollout import Sampler, SamplingSettings
+from clearppo.rollout.ahead import AheadSampler
 from clearppo.rollout.decoder import Decoder
 from clearppo.rollout.inprocess import InProcessSampler
 from clearppo.rollout.vllm.engines import Engines
@@ -31,22 +33,29 @@ SPARE = 1.25
 @dataclass(frozen=True, kw_only=True)
 class Answering:
     """Who writes the answers of a run. `how` says it in half a sentence; `decoder` is the training process's own, if it
-    writes them. `another` gives a sampler with other settings and random numbers on the same weights."""
+    writes them. `known`: whether its own numbers may stand in a rollout as the old ones. `another` gives a sampler with
+    other settings and random numbers on the same weights."""
 
     sampler: Sampler
     exact: bool
+    known: bool
     how: str
     another: Callable[[SamplingSettings, int], Sampler]
     decoder: Decoder | None = None
+
+    @property
+    def numbers(self) -> dict[str, bool]:
+        """What is chosen by, where the configuration leaves open whose log-probs are the old ones."""
+        return {"exact": self.exact, "known": self.known}
 
 
 def check_sampler(config: PPOConfig, engine: Engine) -> None:
     """What vLLM needs and can be known before a model is loaded: that it is there. Raises ConfigError."""
     options = config.vllm
-    if config.sampling.sampler != "vllm":
+    if config.vllm.sampler != "vllm":
         return
-    if options.vllm_mode == "server":
-        return engine.share(lambda: _engines(config, lambda _: None, options.vllm_server_base_url).meet(0))
+    if options.vllm_mode != "colocate":
+        return engine.share(lambda: _engines(config, lambda _: None, _urls(config)).meet(0))
     here = place()
     if options.vllm_tensor_parallel_size > 1 and here.world > 1:
         raise ConfigError(
@@ -65,17 +74,17 @@ def make_answering(
     config: PPOConfig,
     policy: Policy,
     tokenizer: Any,
-    settings: SamplingSettings,
     engine: Engine,
-    *,
-    longest: int,
+    prompts: Sequence[Sequence[int]],
     note: Note,
 ) -> Answering:
-    """The sampler that `config` asks for; no prompt with its answer has more than `longest` tokens.
+    """The sampler that `config` asks for; `prompts` are all that it will be asked.
 
     Raises ConfigError and ModelError where vLLM is not there, or cannot serve this model.
     """
-    if config.sampling.sampler == "vllm":
+    settings = sampling_settings(config.sampling, policy.actor.causal_lm, tokenizer)
+    if config.vllm.sampler == "vllm":
+        longest = max(map(len, prompts)) + settings.max_tokens
         return _by_vllm(config, policy, tokenizer, settings, engine, longest, note)
     seed = config.run.seed
     sampler = InProcessSampler(policy, tokenizer, settings, seed=seed, resident=False, division=engine)
@@ -86,7 +95,9 @@ def make_answering(
             policy, tokenizer, other, seed=seed, decoder=decoder, resident=False, division=engine
         )  # fmt: skip
 
-    return Answering(sampler=sampler, exact=decoder.exact, how=decoder.why, another=another, decoder=decoder)
+    return Answering(
+        sampler=sampler, exact=decoder.exact, known=True, how=decoder.why, another=another, decoder=decoder
+    )  # fmt: skip
 
 
 def _by_vllm(
@@ -104,7 +115,7 @@ def _by_vllm(
         engines = _started(config, policy, engine, longest, note)
         where = "beside this process" if engine.world == 1 else "beside each process"
     else:
-        urls = config.vllm.vllm_server_base_url
+        urls = _urls(config)
         where = f"at {', '.join(urls)}"
         if engine.rank == 0:
             engines = _engines(config, note, urls)
@@ -119,9 +130,18 @@ def _by_vllm(
     def make(other: SamplingSettings, seed: int) -> VLLMSampler:
         return VLLMSampler(policy, tokenizer, other, engines, seed=seed, processes=engine, own=own)
 
-    return Answering(
-        sampler=make(settings, config.run.seed), exact=False, how=f"by {told} {where}", another=make
-    )  # fmt: skip
+    sampler: Sampler = make(settings, config.run.seed)
+    if config.vllm.overlap_generation:
+        sampler, where = AheadSampler(make(settings, config.run.seed), engine), f"{where}, one batch ahead"
+    known = _known(config, policy)
+    return Answering(sampler=sampler, exact=False, known=known, how=f"by {told} {where}", another=make)
+
+
+def _urls(config: PPOConfig) -> list[str]:
+    """Where the engines are: as the user says, or whoever has started them beside this process."""
+    if config.vllm.vllm_mode == "server":
+        return config.vllm.vllm_server_base_url
+    return [url for url in os.environ.get(URLS, "").split(",") if url]
 
 
 def _engines(config: PPOConfig, note: Note, urls: list[str]) -> Engines:
@@ -212,11 +232,10 @@ def _devices(config: PPOConfig, device: torch.device) -> str | None:
     return ",".join(seen[place] if seen else str(place) for place in wanted)
 
 
-def knows_old(config: PPOConfig, policy: Policy) -> bool:
-    """Whether a sampler's own numbers may stand in a rollout: vLLM's do not where something is cut; and where a critic
-    must read the answers with the actor's backbone, the learner's come with it."""
+def _known(config: PPOConfig, policy: Policy) -> bool:
+    """Whether vLLM's own numbers may stand in a rollout: not where something is cut; and where a critic must read the
+    answers with the actor's backbone, the learner's come with its values. Of answers that were drawn ahead they are
+    those of an older policy."""
     sampling = config.sampling
-    if sampling.sampler != "vllm":
-        return True
     reads = config.has_critic and isinstance(policy.critic, SharedCritic)
-    return not (sampling.top_k or sampling.top_p < 1 or reads)
+    return not (sampling.top_k or sampling.top_p < 1 or reads or config.vllm.overlap_generation)

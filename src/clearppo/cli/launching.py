@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from clearppo.build.launch import launch_run, starts_others
+from clearppo.build.launch import engines_of, launch_run, starts_others
 from clearppo.config import PPOConfig, RewardModelConfig, SFTConfig
 from clearppo.config.pipeline import Pipeline
 
@@ -41,6 +41,7 @@ def launch_elsewhere(
             flags=flags,
             again={"resume_from_checkpoint": "auto", "overwrite_output_dir": False},
             secrets=(secret,) if secret else (),
+            servers=engines_of(loaded) if isinstance(loaded, PPOConfig) else None,
             tell=_tell,
         )
     )

@@ -53,11 +53,6 @@ class AnswerConfig(Section):
         description="Longest answer in tokens. An answer ends earlier at the end-of-text token or a stop. Time and "
         "memory grow with it. Usual: 20 to 1000.",
     )
-    sampler: Literal["in_process", "vllm"] = Field(
-        default="in_process",
-        description="Who writes the answers. in_process: the training process, with its own weights and numbers. vllm: "
-        "vLLM engines, beside it or elsewhere, that get the weights after every update.",
-    )
     temperature: float = Field(
         default=0.7,
         ge=0.01,

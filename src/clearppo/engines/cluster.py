@@ -18,6 +18,8 @@ PACKED = 10.0
 """Seconds that a single machine for all processes is waited for, where one is large enough."""
 PLACED = 300.0
 """Seconds that places are waited for which others have taken."""
+ANSWER = 60.0
+"""Seconds in which an actor has to answer."""
 STORE = 100 * 2**20
 """Bytes of Ray's object store on this machine: only lines of text go through it."""
 Bundle = dict[str, float]
@@ -40,6 +42,7 @@ def joined(address: str | None) -> Iterator["Cluster"]:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # what Ray will do anyway, and warns of
     try:
         import ray
+        from ray import exceptions
     except ImportError:
         raise ConfigError(
             "launch = ray needs the package ray, which is not installed. Install it with pip install 'clearppo[ray]', "
@@ -52,7 +55,7 @@ def joined(address: str | None) -> Iterator["Cluster"]:
     try:
         try:
             ray.init(address=where, log_to_driver=False, logging_level=logging.ERROR, **own)
-        except (ConnectionError, RuntimeError, ValueError, OSError, ray.exceptions.RayError) as error:
+        except (ConnectionError, RuntimeError, ValueError, OSError, exceptions.RayError) as error:
             raise ConfigError(_refusal(where, error)) from None
         yield Cluster()
     finally:
@@ -71,9 +74,9 @@ class Cluster:
         machine could hold them all."""
         nodes = _nodes()
         for room in nodes:
-            if _fits(bundles, [room]):
+            if fits(bundles, [room]):
                 return True
-        if not _fits(bundles, nodes):
+        if not fits(bundles, nodes):
             machines = "; ".join(f"{room.get('CPU', 0):g} CPUs and {room.get('GPU', 0):g} GPUs" for room in nodes)
             one = "1 machine" if len(nodes) == 1 else f"{len(nodes)} machines"
             raise ConfigError(
@@ -138,10 +141,11 @@ class Cluster:
     def _about(self, actors: Sequence[Any]) -> list[dict[str, Any]]:
         """What the actors say of their machines. Raises ConfigError if one has other versions than this one."""
         import ray
+        from ray import exceptions
 
         try:
             found = ray.get([actor.about.remote() for actor in actors], timeout=PLACED)
-        except ray.exceptions.RayError as error:
+        except exceptions.RayError as error:
             raise DistributedError(
                 f"the cluster did not start the run's processes: {_line(error)}. Is ClearPPO installed on all machines?"
             ) from None
@@ -155,6 +159,19 @@ class Cluster:
                         "here. Install the same on all machines of the cluster."
                     )
         return found
+
+
+def answer(future: Any) -> Any:
+    """What an actor answers. Raises DistributedError if it is lost."""
+    import ray
+    from ray import exceptions
+
+    try:
+        return ray.get(future, timeout=ANSWER)
+    except exceptions.RayError as error:
+        raise DistributedError(
+            f"a machine of the cluster is lost: {str(error).strip().splitlines()[0][:200]}"
+        ) from None
 
 
 def _ended(actor: Any) -> None:
@@ -180,7 +197,7 @@ def _free() -> str:
     return f"{free.get('CPU', 0):g} CPUs and {free.get('GPU', 0):g} GPUs"
 
 
-def _fits(bundles: Sequence[Bundle], rooms: Sequence[Mapping[str, float]]) -> bool:
+def fits(bundles: Sequence[Bundle], rooms: Sequence[Mapping[str, float]]) -> bool:
     """Whether the bundles find room, the largest first, each in the first room that holds it."""
     left = [dict(room) for room in rooms]
     for bundle in sorted(bundles, key=lambda bundle: (-bundle.get("GPU", 0), -bundle["CPU"])):

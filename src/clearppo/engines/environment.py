@@ -16,6 +16,8 @@ OF_THESE = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
 
 LAUNCHED = "CLEARPPO_LAUNCHED"
 """In the environment of a process that `--launch` has started, whatever their number."""
+URLS = "CLEARPPO_VLLM_URLS"
+"""Where it finds the engines that were started with it, separated by commas."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -59,18 +59,19 @@ class Host:
             return ""
 
     def start(self, words: Sequence[str], environment: Mapping[str, str], directory: str) -> str:
-        """Start `python WORDS` in a directory; why that cannot be, or ""."""
+        """Start a command in a directory, `python` being the one of this machine; why that cannot be, or ""."""
         if not Path(directory).is_dir():
             return f"there is no directory {directory}"
-        own = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
         started = threading.Event()
         failed: list[str] = []
 
         def hold() -> None:  # the tether is the thread that starts the process: it must live as long
-            command = [sys.executable, "-m", "clearppo.engines.tether", str(os.getpid()), *words]
+            own = [sys.executable if words[0] == "python" else words[0], *words[1:]]
+            command = [sys.executable, "-m", "clearppo.engines.tether", str(os.getpid()), *own]
             try:
                 process = subprocess.Popen(
-                    command, env={**own, **environment}, cwd=directory, stdin=subprocess.DEVNULL,
+                    command, env={**inherited, **environment}, cwd=directory, stdin=subprocess.DEVNULL,
                     stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
                 )  # fmt: skip
             except OSError as error:

@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from clearppo.engines.cluster import Bundle, Cluster, Place, joined
+from clearppo.engines.cluster import Bundle, Cluster, Place, answer, joined
 from clearppo.engines.environment import LAUNCHED
+from clearppo.engines.servers import Fleet, Servers
 from clearppo.engines.signals import Signals
 from clearppo.errors import ConfigError, DistributedError
 
@@ -33,7 +34,7 @@ class Job:
     one if the cluster has any).
 
     When a process is lost all are started again, `max_restarts` times at most: with the words `again` if the file
-    `begun` has changed since the start, by which the run says that it has begun.
+    `begun` has changed since the start, by which the run says that it has begun. `servers` are there before them.
     """
 
     words: Sequence[str]
@@ -46,6 +47,7 @@ class Job:
     max_restarts: int
     directory: str
     environment: Mapping[str, str] = field(default_factory=dict[str, str])
+    servers: Servers | None = None
 
 
 @dataclass
@@ -81,7 +83,7 @@ def launch(job: Job, *, tell: Tell, say: Say) -> int:
             members = run.attempt()
             crashed = next((member for member in members if member.crashed), None)
             if crashed is None or signals.received:
-                return _exit_code(members)
+                return exit_code(members)
             if restarts == job.max_restarts or (crashed.code == 1 and not run.has_begun):
                 told = [member.code for member in members if member.code in (2, 3)]
                 if told:  # with its sentence
@@ -107,40 +109,56 @@ class _Run:
         job = self.job
         gpus = int(self.cluster.has_gpus) if job.gpus is None else job.gpus
         bundle: Bundle = {"CPU": float(job.cpus), **({"GPU": float(gpus)} if gpus else {})}
-        bundles, each = [bundle] * job.processes, _counted(job.cpus, "CPU") + f" and {gpus} GPU" * bool(gpus)
-        together = self.cluster.require(bundles, f"{_counted(job.processes, 'process')} with {each} each")
+        own = job.servers.bundles(with_gpus=gpus > 0) if job.servers else []
+        bundles = [*[bundle] * job.processes, *own]
+        asked = f"{_counted(job.processes, 'process')} with {_room(bundle)} each"
+        asked += f", and {_counted(len(own), 'engine')} with {_room(own[0])} each" if own else ""
+        together = self.cluster.require(bundles, asked)
         with self.cluster.places(bundles, together=together, tell=self.tell) as places:
-            members = [Member(rank, place) for rank, place in enumerate(in_order(places))]
+            members = [Member(rank, place) for rank, place in enumerate(in_order(places[: job.processes]))]
+            fleet = self._fleet(places)
             first = members[0].place.actor
             if self._untouched is None:
                 self._untouched = self._marked(first)
-            self._start(members)
+            fleet.start()
+            self._start(members, fleet.environment)
             self.signals.handed_on = True
             try:
-                self._follow(members)
+                self._follow(members, fleet)
             finally:
                 self.signals.handed_on = False
             return members
 
-    def _marked(self, actor: Any) -> str:
-        return str(_asked(actor.mark.remote(self.job.begun)))
+    def _fleet(self, places: Sequence[Place]) -> Fleet:
+        """The servers in their places, which come last; an empty one where there are none."""
+        job = self.job
+        servers = job.servers or Servers(
+            count=0, cpus=1, gpus=0, command=lambda *_: ((), {}), reason=str, variable="", patience=0.0
+        )
+        return Fleet(
+            servers, places[job.processes :], alone=len({place.node for place in places}) == 1,
+            restarts=job.max_restarts, directory=job.directory, tell=self.tell,
+        )  # fmt: skip
 
-    def _start(self, members: Sequence[Member]) -> None:
+    def _marked(self, actor: Any) -> str:
+        return str(answer(actor.mark.remote(self.job.begun)))
+
+    def _start(self, members: Sequence[Member], more: Mapping[str, str]) -> None:
         """Start the processes. Raises ConfigError where a machine does not see this directory."""
         job, first = self.job, members[0].place
         self.has_begun = self._marked(first.actor) not in ("", self._untouched)
         words = list(job.again if self.has_begun else job.words)
-        port = int(_asked(first.actor.free_port.remote()))
+        port = int(answer(first.actor.free_port.remote()))
         for member, environment in zip(members, environments([m.place for m in members], port), strict=True):
-            own = {"OMP_NUM_THREADS": str(job.cpus), **job.environment, **environment}
-            wrong = _asked(member.place.actor.start.remote(words, own, job.directory))
+            own = {"OMP_NUM_THREADS": str(job.cpus), **job.environment, **environment, **more}
+            wrong = answer(member.place.actor.start.remote(["python", *words], own, job.directory))
             if wrong:
                 raise ConfigError(
                     f"{wrong} on {member.place.address}. All machines of the cluster must see the files of the run "
                     "under the same names."
                 )
 
-    def _follow(self, members: Sequence[Member]) -> None:
+    def _follow(self, members: Sequence[Member], fleet: Fleet) -> None:
         """Hand on what the processes say, and signals to them, until all have ended."""
         import ray
 
@@ -153,6 +171,7 @@ class _Run:
                 self._hear(member, future)
                 if not member.over:
                     asked[member.place.actor.news.remote()] = member
+            fleet.look()
             for number in self.signals.received[handed:]:
                 handed += 1
                 _to_all(members, "signal", number)
@@ -170,26 +189,27 @@ class _Run:
             self.has_begun = self.has_begun or self._begun_seen(members)
 
     def _begun_seen(self, members: Sequence[Member]) -> bool:
-        import ray
+        from ray import exceptions
 
         for member in members:
             try:
                 return self._marked(member.place.actor) not in ("", self._untouched)
-            except ray.exceptions.RayError:  # gone with its machine: another sees the same files
+            except exceptions.RayError:  # gone with its machine: another sees the same files
                 continue
         return False
 
     def _hear(self, member: Member, future: Any) -> None:
         """What a process has said since the last time, or that it is lost."""
         import ray
+        from ray import exceptions
 
         try:
-            news = ray.get(future)
-        except ray.exceptions.ActorUnavailableError:  # it may be there again in a moment
+            news: Any = ray.get(future)
+        except exceptions.ActorUnavailableError:  # it may be there again in a moment
             time.sleep(LOOK)
             member.over = time.monotonic() - member.heard > SILENT
             return
-        except ray.exceptions.RayError:
+        except exceptions.RayError:
             member.over = True
             return
         member.heard = time.monotonic()
@@ -219,18 +239,6 @@ def environments(places: Sequence[Place], port: int) -> Iterator[dict[str, str]]
         yield {**text, **gpus, "MASTER_ADDR": master, LAUNCHED: "ray", "PYTHONUNBUFFERED": "1"}
 
 
-def _asked(future: Any) -> Any:
-    """What an actor answers. Raises DistributedError if it is lost."""
-    import ray
-
-    try:
-        return ray.get(future, timeout=SILENT)
-    except ray.exceptions.RayError as error:
-        raise DistributedError(
-            f"a machine of the cluster was lost before the run began: {str(error).strip().splitlines()[0][:200]}"
-        ) from None
-
-
 def _to_all(members: Sequence[Member], call: str, *arguments: Any) -> None:
     """Call a method of all actors whose processes have not ended; nobody waits for it."""
     for member in members:
@@ -238,7 +246,7 @@ def _to_all(members: Sequence[Member], call: str, *arguments: Any) -> None:
             getattr(member.place.actor, call).remote(*arguments)
 
 
-def _exit_code(members: Sequence[Member]) -> int:
+def exit_code(members: Sequence[Member]) -> int:
     """That of the first process, or of the first that has another than 0."""
     codes = [member.code for member in members if member.code is not None]
     return next((code if code > 0 else 128 - code for code in codes if code), 0)
@@ -251,6 +259,11 @@ def _how(code: int | None) -> str:
         name = signal.Signals(-code).name if -code in set(signal.Signals) else str(-code)
         return f"was killed by {name}"
     return f"has crashed with exit code {code}"
+
+
+def _room(bundle: Bundle) -> str:
+    cpus, gpus = int(bundle["CPU"]), int(bundle.get("GPU", 0))
+    return _counted(cpus, "CPU") + (f" and {_counted(gpus, 'GPU')}" if gpus else "")
 
 
 def _counted(n: int, what: str) -> str:

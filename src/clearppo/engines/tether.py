@@ -1,4 +1,4 @@
-"""`python -m clearppo.engines.tether PARENT ...`: become `python ...`, and be told when PARENT is gone.
+"""`python -m clearppo.engines.tether PARENT COMMAND ...`: become COMMAND, and be told when PARENT is gone.
 
 What holds a process of a cluster may itself be killed, and a process that trains on for nobody holds its GPU and the
 run's directory. Linux then sends SIGTERM, so that a run ends as it always does, with its checkpoint. A thread that is
@@ -23,7 +23,10 @@ def main() -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
         if os.getppid() != int(parent):  # gone before it could be asked for
             sys.exit(128 + signal.SIGTERM)
-    os.execv(sys.executable, [sys.executable, *words])
+    try:
+        os.execvp(words[0], words)
+    except OSError as error:
+        sys.exit(f"error: {words[0]} cannot be started: {error.strerror}.")
 
 
 if __name__ == "__main__":

@@ -170,7 +170,7 @@ class Job:
             batch=each * self.mini_batches,
             ptx=-(-self.ptx // processes),
             distinct=-(-self.distinct // processes),
-            rows_at_once=-(-self.rows_at_once // processes),
+            rows_at_once=min(self.rows_at_once, each * self.mini_batches),
         )
 
     def with_batch(self, batch: int) -> "Job":

@@ -21,6 +21,8 @@ KERNELS, KERNELS_OF_STEP, MOST_KERNELS = 30 * MIB, 2.15 * MIB, 560 * MIB
 and what the thousand of them take that it keeps at most (benchmarks/plan.py)."""
 MOST = 2**18
 """Tokens; more at once make no product faster, and with a bound a small model has the same budget everywhere."""
+LOADING = "loading"
+"""The phase in which networks are whole that will be shared out."""
 ROLES = (
     "process", "policy", "critic", "reference", "reward model", "gathered", "average", "gradients", "optimiser",
     "decoder", "KV cache", "activations", "logits", "holes",
@@ -52,6 +54,11 @@ class Table:
         """What it takes."""
         return self.total(self.peak_phase)
 
+    @property
+    def running(self) -> float:
+        """The most that is taken once all is loaded."""
+        return max(self.total(phase) for phase in self.phases if phase != LOADING)
+
 
 def memory(job: Job, *, process: float) -> Table:
     """What each phase of a run takes; `process` is what the program itself does, without models."""
@@ -70,7 +77,7 @@ def memory(job: Job, *, process: float) -> Table:
             "saving": always | _resident(job) | _saving(job),
         }
     if job.parts > 1:
-        live = {"loading": _loading(job) | {"process": process}} | live
+        live = {LOADING: _loading(job) | {"process": process}} | live
     return Table(phases={phase: _with_holes(job, phase, roles) for phase, roles in live.items()})
 
 
@@ -134,7 +141,7 @@ def _always(job: Job) -> Roles:
     elif job.judge_on_trunk:
         found["reward model"] = adapters * job.stream
     if job.average:
-        found["average"] = job.learned_by_policy * max(job.stream, FLOAT)
+        found["average"] = job.own_of_policy * max(job.stream, FLOAT)
     if job.frozen_layers:
         found["activations"] = job.batch * job.mean * job.policy.hidden * job.stream  # kept rows
     return found

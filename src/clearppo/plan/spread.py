@@ -1,17 +1,18 @@
 """A run over many GPUs: what each of them holds, and what must be divided or moved to the host until it fits.
 
 The ways are those that the options have: weights whole on every process or shared out (FSDP2), frozen networks or the
-optimiser in the host's memory, answers written by each process's own decoder or by vLLM engines on the same GPUs, each
-over a few of them (tensor parallel), which may hand their memory over while the policy learns.
+optimiser in the host's memory, answers written by each process's own decoder, by a vLLM engine beside each, which may
+hand its memory over while the policy learns, or by engines on GPUs of their own, each over a few of them.
 """
 
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from clearppo.plan.devices import Place
 from clearppo.plan.job import FLOAT, Job
-from clearppo.plan.memory import GIB, SLACK, Roles, Table, kv_cache, memory, weights
+from clearppo.plan.memory import GIB, LOADING, SLACK, Roles, Table, kv_cache, memory, weights
 from clearppo.plan.shape import Shape
 
 CONTEXT = 1.5 * GIB  # of CUDA, of the collectives' buffers and of vLLM's graphs, for each GPU
@@ -27,19 +28,41 @@ LEARNED = ("policy", "critic", "gradients", "optimiser")
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """How a run is laid out. `engine` GPUs make one vLLM engine; 0: each process writes answers by itself."""
+    """How a run is laid out. `engine` GPUs make one vLLM engine; 0: each process writes answers by itself. `servers`
+    GPUs are for engines alone; 0: each stands beside a process, on its GPU."""
 
     sharded: bool = False
     engine: int = 0
+    servers: int = 0
     offloads_frozen: bool = False
     sleeps: bool = False
     offloads: bool = False
 
-    def flags(self, job: Job, given: Job) -> dict[str, Any]:
+    @property
+    def by_vllm(self) -> bool:
+        """Whether vLLM writes the answers."""
+        return self.engine > 0
+
+    @property
+    def apart(self) -> bool:
+        """Whether it does so on GPUs of its own."""
+        return self.servers > 0
+
+    def trainers(self, where: Place) -> Place:
+        """The GPUs that learn."""
+        count = where.count - self.servers
+        return replace(where, count=count, node=min(where.node, count))
+
+    def flags(self, job: Job, given: Job, where: Place) -> dict[str, Any]:
         """The options that make this layout, and what was changed of the run that was `given`."""
         found: dict[str, Any] = {"sharding": "full" if self.sharded else "none"}
-        if self.engine:
-            found |= {"sampler": "vllm", "vllm_mode": "colocate", "vllm_tensor_parallel_size": self.engine}
+        if self.servers:
+            found |= {"sampler": "vllm", "vllm_mode": "server", "vllm_server_base_url": "URLS"}
+        elif self.engine:
+            assert where.accelerator is not None
+            taken = sum(_engine(job.share(where.count), self).values()) / where.accelerator.memory
+            share = math.ceil(100 * taken + 1) / 100  # and a little for what vLLM itself needs
+            found |= {"sampler": "vllm", "vllm_mode": "colocate", "vllm_gpu_memory_utilization": share}
         if self.sleeps:
             found["vllm_enable_sleep_mode"] = True
         if self.offloads_frozen:
@@ -54,7 +77,7 @@ class Layout:
 
     def words(self, job: Job, where: Place) -> list[str]:
         """What is done, a line each, for people."""
-        n, learned = where.count, "policy and critic" if job.critic == "separate" else "policy"
+        n, learned = where.count - self.servers, "policy and critic" if job.critic == "separate" else "policy"
         lines = [
             f"the layers of {learned} shared out over {n} GPUs (FSDP2): weights, gradients and Adam's moments; "
             "embeddings and heads whole on each"
@@ -62,10 +85,11 @@ class Layout:
             else f"{learned} whole on each of {n} GPUs, gradients added up",
         ]
         if job.step == "ppo":
-            if self.engine:
-                engine = "one GPU" if self.engine == 1 else f"{self.engine} GPUs (tensor parallel)"
-                asleep = ", which hand their memory over while the policy learns" if self.sleeps else ""
-                lines.append(f"{n // self.engine} vLLM engines of {engine} each, on the same GPUs{asleep}")
+            if self.servers:
+                lines.append(f"{self.engines} on GPUs of their own (clearppo vllm-serve)")
+            elif self.engine:
+                asleep = ", which hands its memory over while the policy learns" if self.sleeps else ""
+                lines.append(f"a vLLM engine beside each process{asleep}")
             else:
                 lines.append("answers written by every process, with a copy of the policy's weights of its own")
             frozen = [name for name, there in _frozen(job) if there]
@@ -81,42 +105,75 @@ class Layout:
         lines.append(f"{job.share(n).rows} texts at once in each GPU")
         return lines
 
+    @property
+    def engines(self) -> str:
+        """How many stand on GPUs of their own, for people."""
+        n = self.servers // max(self.engine, 1)
+        size = "one GPU" if self.engine == 1 else f"{self.engine} GPUs"
+        return f"{n} vLLM engine{'s' * (n > 1)} of {size}{' each' * (n > 1)}"
+
 
 def layouts(job: Job, where: Place, asked: Mapping[str, Any]) -> Iterator[tuple[Layout, Job]]:
-    """What can be tried, the simplest first: each adds something that saves memory and costs time. `asked` are fields
-    of a layout that are as they are."""
-    engines = [size for size in (1, 2, 4, 8, 16) if size <= where.node and where.node % size == 0]
+    """What can be tried, the simplest first. `asked` is what a layout must say of itself."""
     full = Layout(sharded=True)
     ways = [Layout(), full, replace(full, offloads_frozen=True)]
     if job.step == "ppo":
-        ways += [replace(full, engine=engine) for engine in engines]
-        ways += [replace(full, engine=engine, offloads_frozen=True) for engine in engines]
-        ways += [replace(full, engine=engine, offloads_frozen=True, sleeps=True) for engine in engines]
-    found = [(way, job) for way in ways]
-    last = ways[-len(engines) :] if job.step == "ppo" else [full]
-    checkpointing = replace(job, checkpointing=True)
-    for way, changed in (
-        (False, checkpointing),
-        (False, replace(checkpointing, micro_rows=1)),
-        (True, replace(checkpointing, micro_rows=1)),
-    ):
-        found += [(replace(one, offloads=way), changed) for one in last]
+        beside = replace(full, engine=1)
+        ways += [beside, replace(beside, offloads_frozen=True), replace(beside, offloads_frozen=True, sleeps=True)]
+        apart = [replace(full, engine=engine, servers=n) for n, engine in _servers(where)]
+        ways += apart + [replace(way, offloads_frozen=True) for way in apart]
+        ways += [replace(way, sharded=False) for way in (beside, *apart)]
+    again = replace(job, checkpointing=True)
+    found = [(way, changed) for changed in (job, again, replace(again, micro_rows=1)) for way in ways]
+    found += [(replace(way, offloads=True), changed) for way, changed in found if way.sharded and changed.checkpointing]
     for layout, changed in found:
         if all(getattr(layout, name) == value for name, value in asked.items()):
             yield layout, changed
 
 
-def fitting(job: Job, where: Place, room: float, asked: Mapping[str, Any]) -> tuple[Layout, Job, Table, bool]:
-    """The first layout whose peak is at most `room` bytes a GPU, or the smallest one; whether it fits."""
-    smallest: tuple[Layout, Job, Table] | None = None
+def fitting(
+    job: Job, where: Place, room: float, asked: Mapping[str, Any], seconds: Callable[[Job, Layout], float] | None = None
+) -> tuple[Layout, Job, Table, bool]:
+    """Of the layouts that take at most `room` bytes a GPU once all is loaded the one of the fewest `seconds`, the
+    simplest of equals; or the smallest one; and whether it fits. No layout changes what loading takes."""
+    fit: list[tuple[Layout, Job, Table]] = []
+    sizes: list[tuple[float, Layout, Job, Table]] = []
     for layout, changed in layouts(job, where, asked):
         table = spread(changed, where, layout)
-        if table.peak <= room:
-            return layout, changed, table, True
-        if smallest is None or table.peak < smallest[2].peak:
-            smallest = layout, changed, table
-    assert smallest is not None
-    return *smallest, False
+        size = max(table.running, _served(changed, where, layout))
+        sizes.append((size, layout, changed, table))
+        if size <= room:
+            fit.append((layout, changed, table))
+            if seconds is None:
+                break
+    if not fit:
+        return *min(sizes, key=lambda one: one[0])[1:], False
+    # More digits than two are nothing that such a plan can tell apart.
+    best = min(fit, key=lambda one: float(f"{seconds(one[1], one[0]):.2g}")) if seconds else fit[0]
+    return *best, True
+
+
+def _servers(where: Place) -> Iterator[tuple[int, int]]:
+    """How many GPUs may be set aside for engines, and how many of them make one."""
+    for share in (8, 4, 2):
+        for engine in (1, 2, 4, 8):
+            n = where.count // share
+            if n and n % engine == 0 and engine <= where.node:
+                yield n, engine
+
+
+def _served(job: Job, where: Place, layout: Layout) -> float:
+    """What a GPU holds that is there for an engine alone; 0: there is none."""
+    if not layout.servers:
+        return 0.0
+    return CONTEXT + (1 + SLACK) * sum(_engine(job.share(layout.servers), layout).values())
+
+
+def _engine(mine: Job, layout: Layout) -> Roles:
+    """What an engine takes of one of its GPUs: it can do with room for few sequences, one batch after the other."""
+    rows = min(max(mine.rows_at_once * layout.engine, 1), FEWEST)
+    cache = kv_cache(replace(mine, rows_at_once=rows)) / mine.work * HALF
+    return {"decoder": weights(mine.policy, HALF) / layout.engine, "KV cache": cache / layout.engine}
 
 
 def whole_fits(job: Job, where: Place, room: float) -> bool:
@@ -126,37 +183,32 @@ def whole_fits(job: Job, where: Place, room: float) -> bool:
 
 def spread(job: Job, where: Place, layout: Layout) -> Table:
     """Bytes a GPU by phase and role."""
+    where = layout.trainers(where)
     mine = replace(job.share(where.count), parts=where.count if layout.sharded else 1)
-    found = memory(mine, process=CONTEXT).phases
-    layers_elsewhere = memory(replace(mine, parts=ELSEWHERE), process=CONTEXT).phases
+    away = memory(replace(mine, parts=ELSEWHERE), process=CONTEXT).phases if layout.offloads else {}
     return Table(phases={
-        phase: _with_holes(_moved(dict(roles), phase, mine, layout, layers_elsewhere[phase] if layout.offloads else {}))
-        for phase, roles in found.items()
+        phase: _with_holes(_moved(dict(roles), phase, mine, layout, away.get(phase, {})))
+        for phase, roles in memory(mine, process=CONTEXT).phases.items()
     })  # fmt: skip
 
 
 def _moved(roles: Roles, phase: str, mine: Job, layout: Layout, elsewhere: Mapping[str, float]) -> Roles:
     """What a phase holds with all that this layout has elsewhere."""
-    if phase == "loading":
-        return roles | ({"decoder": 0.0} if layout.engine else {})
+    if phase == LOADING:
+        beside = _engine(mine, layout) if layout.engine and not layout.servers and mine.step == "ppo" else {}
+        return roles | ({"decoder": 0.0} if layout.engine else {}) | beside
     roles |= {name: elsewhere[name] for name in LEARNED if name in roles and name in elsewhere}
     if layout.offloads_frozen and phase not in ("checking", "feedback"):
         roles |= dict.fromkeys(FROZEN, 0.0)
     if layout.engine and mine.step == "ppo":
-        awake = not layout.sleeps or phase in ("checking", "sampling")
-        engine = {"decoder": weights(mine.policy, HALF) / layout.engine, "KV cache": _cache(mine, layout)}
+        awake = not layout.servers and (not layout.sleeps or phase in ("checking", "sampling"))
+        engine = _engine(mine, layout)
         roles |= engine if awake else dict.fromkeys(engine, 0.0)
     return roles
 
 
 def _with_holes(roles: Roles) -> Roles:
     return roles | {"holes": SLACK * sum(size for name, size in roles.items() if name not in ("process", "holes"))}
-
-
-def _cache(mine: Job, layout: Layout) -> float:
-    """Room for the sequences that an engine runs at once; it can do with fewer, one batch after the other."""
-    rows = min(max(mine.rows_at_once * layout.engine, 1), FEWEST)
-    return kv_cache(replace(mine, rows_at_once=rows)) / mine.work * HALF / layout.engine
 
 
 def _frozen(job: Job) -> list[tuple[str, float]]:
@@ -171,7 +223,7 @@ def _frozen(job: Job) -> list[tuple[str, float]]:
 def host_bytes(job: Job, where: Place, layout: Layout) -> float:
     """What the host of one machine must hold at most for its GPUs: each process loads a whole network before it goes to
     its GPU, and the first gathers all that is saved."""
-    found = 0.0
+    found, where = 0.0, layout.trainers(where)
     parts = where.count if layout.sharded else 1
     if layout.offloads_frozen:
         found += sum(size for _, size in _frozen(replace(job, parts=parts))) * where.node
@@ -189,6 +241,7 @@ def travel(job: Job, where: Place, layout: Layout) -> dict[str, float]:
     """Seconds by phase for which numbers travel and nothing is computed: gradients that are added up before a step; of
     shared-out weights the layers that are gathered for every pass, half of them while products run; and what comes from
     the host."""
+    where = layout.trainers(where)
     if where.count == 1:
         return {}
     sent = (1 - 1 / where.count) / where.link
@@ -205,6 +258,8 @@ def travel(job: Job, where: Place, layout: Layout) -> dict[str, float]:
     if layout.sharded:
         for phase, seconds in _gathering(job, mine, steps, learned - own, sent).items():
             found[phase] += seconds
+    if layout.servers:  # the weights that they are to write with
+        found["sampling"] += weights(job.policy, HALF) / where.link
     host = _from_host(job, where, layout, steps * _passes(mine))
     return {phase: seconds + host.get(phase, 0.0) for phase, seconds in found.items()}
 

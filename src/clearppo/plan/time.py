@@ -35,14 +35,17 @@ def speed_of(accelerator: Accelerator, work: int) -> Speed:
     return Speed(products=products, steps=products, reads=reads, copies=reads, step=GRAPHED, layer=LAUNCHES)
 
 
-def seconds(job: Job, speed: Speed, processes: int = 1, engine: int = 1) -> dict[str, float]:
+def seconds(
+    job: Job, speed: Speed, processes: int = 1, *, engine: int = 1, writers: int | None = None
+) -> dict[str, float]:
     """Seconds of one iteration (a step of SFT or of a reward model) by phase, if every answer has its full length. Over
-    several processes the work is divided; of `engine` GPUs that make one of vLLM's engines each reads its part of the
-    weights for all of their rows. What travels between them is not in it (plan/spread.py)."""
+    several processes the work is divided, answers over `writers` if these are others; of `engine` GPUs that make one of
+    vLLM's engines each reads its part of the weights for all of their rows. What travels between them is not in it
+    (plan/spread.py)."""
     learning = _learning(job, speed, processes)
     if job.step != "ppo":
         return {"learning": learning}
-    sampling = _sampling(job, speed, processes, max(engine, 1))
+    sampling = _writing(job, speed, writers or processes, max(engine, 1)) + _reading(job, speed, processes)
     return {"sampling": sampling, "feedback": _feedback(job, speed, processes), "learning": learning}
 
 
@@ -55,8 +58,8 @@ def _pass(job: Job, speed: Speed, count: int, operations: float, passes: float) 
     return operations / count / speed.products + passes * job.policy.layers * speed.layer
 
 
-def _sampling(job: Job, speed: Speed, count: int, engine: int) -> float:
-    shape, rows = job.policy, max(job.rows_at_once / count, 1)
+def _writing(job: Job, speed: Speed, count: int, engine: int) -> float:
+    shape, rows = job.policy, max(min(job.rows_at_once, job.batch / count), 1)
     prompt = max(job.mean - job.response, 1.0)
     prefill = _pass(job, speed, count, _forward(shape, job.distinct * prompt, prompt), 1)
     read = (shape.matrices + shape.head) * job.work / engine / speed.reads
@@ -67,9 +70,13 @@ def _sampling(job: Job, speed: Speed, count: int, engine: int) -> float:
     decode = steps * (max(read, computed) + cache + shape.layers * speed.step + joined)
     # The decoder's weights are made anew from the policy's after every update.
     copied = (shape.matrices + shape.head) * (job.stream + job.work) / speed.copies
+    return prefill + decode + copied
+
+
+def _reading(job: Job, speed: Speed, count: int) -> float:
+    """What the learner and a separate critic read of the answers."""
     again = _read(job, speed, count, head=True) if job.reads_old else 0.0
-    of_critic = _read(job, speed, count, head=False) if job.critic == "separate" else 0.0
-    return prefill + decode + copied + again + of_critic
+    return again + (_read(job, speed, count, head=False) if job.critic == "separate" else 0.0)
 
 
 def _read(job: Job, speed: Speed, count: int, *, head: bool, shape: Shape | None = None) -> float:
