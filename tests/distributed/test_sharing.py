@@ -1,6 +1,5 @@
 """Whether weights are shared out, and what is put away."""
 
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,6 +10,8 @@ from clearppo.build.sharding import Sharing, decide
 from clearppo.config import PPOConfig, load_config
 from clearppo.engines.local import LocalEngine
 from clearppo.errors import ConfigError
+from clearppo.plan.memory import Table
+from clearppo.plan.result import Plan
 from tests.resume.runs import options_of
 from tests.tiny import tiny_causal_lm
 
@@ -33,8 +34,11 @@ def config(**options: Any) -> PPOConfig:
     return load_config(PPOConfig, flags=given)
 
 
-def plan(fits: bool) -> Any:
-    return SimpleNamespace(fits=fits, peak_bytes=3 * 2**30, available_bytes=2**31)
+def plan(fits: bool) -> Plan:
+    return Plan(
+        device="cpu", rounds=1, table=Table({"learning": {"weights": 2e9 if fits else 3e9}}), available_bytes=2.5e9,
+        seconds={}, changes=[], largest={}, facts=[], assumptions=[],
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -51,7 +55,7 @@ def test_what_does_not_fit_everywhere_is_shared_out(asked: str, here: bool, ther
     notes: list[str] = []
     seen: list[str] = []
 
-    def planned(wanted: PPOConfig) -> Any:
+    def planned(wanted: PPOConfig) -> Plan:
         seen.append(wanted.run.sharding)
         return plan(here)
 
