@@ -11,12 +11,13 @@ import torch
 from clearppo.build.common import sampling_settings
 from clearppo.config import PPOConfig
 from clearppo.engines.base import Engine
-from clearppo.engines.environment import place
+from clearppo.engines.environment import URLS, place
 from clearppo.errors import ConfigError
 from clearppo.models.actor import SharedCritic
 from clearppo.models.loading import resolve_model
 from clearppo.models.policy import Policy
 from clearppo.rollout import Sampler, SamplingSettings
+from clearppo.rollout.ahead import AheadSampler
 from clearppo.rollout.decoder import Decoder
 from clearppo.rollout.inprocess import InProcessSampler
 from clearppo.rollout.vllm.engines import Engines
@@ -53,8 +54,8 @@ def check_sampler(config: PPOConfig, engine: Engine) -> None:
     options = config.vllm
     if config.vllm.sampler != "vllm":
         return
-    if options.vllm_mode == "server":
-        return engine.share(lambda: _engines(config, lambda _: None, options.vllm_server_base_url).meet(0))
+    if options.vllm_mode != "colocate":
+        return engine.share(lambda: _engines(config, lambda _: None, _urls(config)).meet(0))
     here = place()
     if options.vllm_tensor_parallel_size > 1 and here.world > 1:
         raise ConfigError(
@@ -114,7 +115,7 @@ def _by_vllm(
         engines = _started(config, policy, engine, longest, note)
         where = "beside this process" if engine.world == 1 else "beside each process"
     else:
-        urls = config.vllm.vllm_server_base_url
+        urls = _urls(config)
         where = f"at {', '.join(urls)}"
         if engine.rank == 0:
             engines = _engines(config, note, urls)
@@ -129,10 +130,18 @@ def _by_vllm(
     def make(other: SamplingSettings, seed: int) -> VLLMSampler:
         return VLLMSampler(policy, tokenizer, other, engines, seed=seed, processes=engine, own=own)
 
-    return Answering(
-        sampler=make(settings, config.run.seed), exact=False, known=_known(config, policy), how=f"by {told} {where}",
-        another=make,
-    )  # fmt: skip
+    sampler: Sampler = make(settings, config.run.seed)
+    if config.vllm.overlap_generation:
+        sampler, where = AheadSampler(make(settings, config.run.seed), engine), f"{where}, one batch ahead"
+    known = _known(config, policy)
+    return Answering(sampler=sampler, exact=False, known=known, how=f"by {told} {where}", another=make)
+
+
+def _urls(config: PPOConfig) -> list[str]:
+    """Where the engines are: as the user says, or whoever has started them beside this process."""
+    if config.vllm.vllm_mode == "server":
+        return config.vllm.vllm_server_base_url
+    return [url for url in os.environ.get(URLS, "").split(",") if url]
 
 
 def _engines(config: PPOConfig, note: Note, urls: list[str]) -> Engines:
@@ -225,7 +234,8 @@ def _devices(config: PPOConfig, device: torch.device) -> str | None:
 
 def _known(config: PPOConfig, policy: Policy) -> bool:
     """Whether vLLM's own numbers may stand in a rollout: not where something is cut; and where a critic must read the
-    answers with the actor's backbone, the learner's come with its values."""
+    answers with the actor's backbone, the learner's come with its values. Of answers that were drawn ahead they are
+    those of an older policy."""
     sampling = config.sampling
     reads = config.has_critic and isinstance(policy.critic, SharedCritic)
-    return not (sampling.top_k or sampling.top_p < 1 or reads)
+    return not (sampling.top_k or sampling.top_p < 1 or reads or config.vllm.overlap_generation)

@@ -182,6 +182,19 @@ ERRORS = {
         ),
         options=("alarm_actions", "resume_from_checkpoint"),
     ),
+    "DistributedError": FailureWords(
+        title=("processes that train together cannot go on", "一起训练的进程无法继续"),
+        meaning=(
+            "One of the processes that torchrun (or Ray) started is lost or has ended, or they did not find each "
+            "other. The others stop too, and say which one it was.",
+            "torchrun（或 Ray）启动的某个进程丢失或已结束，或者它们没有找到彼此。其余进程也会停下，并说出是哪一个。",
+        ),
+        mend=(
+            "Look at what that process printed last: often it ran out of memory. Then go on from the checkpoint.",
+            "看那个进程最后打印了什么：常常是内存用尽。然后从检查点继续。",
+        ),
+        options=("sharding", "resume_from_checkpoint"),
+    ),
     "NumbersError": FailureWords(
         title=("numbers are not finite", "数值不是有限的"),
         meaning=("A loss, a gradient or a probability is infinite or NaN.", "损失、梯度或概率是无穷大或 NaN。"),

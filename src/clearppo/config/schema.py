@@ -9,6 +9,7 @@ from clearppo.config.command import CommandConfig, explicit
 from clearppo.config.data_sections import DataConfig, RewardConfig, SamplingConfig
 from clearppo.config.eval_section import EvalConfig, check_evaluation
 from clearppo.config.kinds import qualified_name, spelled
+from clearppo.config.launch_section import LaunchConfig
 from clearppo.config.learning_sections import KLConfig, PPOOptimConfig, PPOSection, PtxConfig
 from clearppo.config.messages import InertOptionError, OptionError, listed
 from clearppo.config.model_sections import ModelConfig
@@ -40,6 +41,7 @@ class PPOConfig(CommandConfig):
     eval: EvalConfig = EvalConfig()
     run: RunConfig
     record: RecordConfig = RecordConfig()
+    launch: LaunchConfig = LaunchConfig()
     alarm: AlarmsConfig = AlarmsConfig()
     tracking: TrackingConfig = TrackingConfig()
 

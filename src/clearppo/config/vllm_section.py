@@ -13,8 +13,13 @@ _SERVER = OnlyIf(
     "vllm_mode", "equals", "the training process starts its own engine", "--vllm_mode server", value="server"
 )
 _OWN = OnlyIf(
-    "vllm_mode", "equals", "the server has been started by somebody else", "--vllm_mode colocate", value="colocate"
+    "vllm_mode", "in", "the server has been started by somebody else", "--vllm_mode colocate", value=("colocate", "ray")
 )
+_BY_RAY = OnlyIf("vllm_mode", "equals", "Ray starts no engine", "--vllm_mode ray --launch ray", value="ray")
+_ELSEWHERE = OnlyIf(
+    "vllm_mode", "in", "an engine beside the training process waits while that learns", "--vllm_mode server",
+    value=("server", "ray"),
+)  # fmt: skip
 
 
 class VLLMConfig(Section):
@@ -25,10 +30,19 @@ class VLLMConfig(Section):
         description="Who writes the answers. in_process: the training process, with its own weights and numbers. vllm: "
         "vLLM engines, beside it or elsewhere, that get the weights after every update.",
     )
-    vllm_mode: Annotated[Literal["colocate", "server"], _VLLM] = Field(
+    vllm_mode: Annotated[Literal["colocate", "server", "ray"], _VLLM] = Field(
         default="colocate",
         description="colocate: each training process starts an engine beside itself, on the same device, and ends it. "
-        "server: engines that run already, at vllm_server_base_url (clearppo vllm-serve starts one).",
+        "server: engines that run already, at vllm_server_base_url (clearppo vllm-serve starts one). ray: engines that "
+        "--launch ray starts beside the training processes, and again when one ends.",
+    )
+    vllm_engines: Annotated[int, _VLLM, _BY_RAY] = Field(
+        default=1, ge=1, le=10_000, description="Engines that Ray starts, each with GPUs or CPUs of its own."
+    )
+    overlap_generation: Annotated[bool, _VLLM, _ELSEWHERE] = Field(
+        default=False,
+        description="Draw the next batch while learning from this one. Answers are then one update old (one-step "
+        "off-policy), for which importance_cap must correct; sampling/staleness tells.",
     )
     vllm_server_base_url: Annotated[list[str], _VLLM, _SERVER] = Field(
         default=[],
@@ -89,6 +103,13 @@ def check_vllm(config: Any) -> None:
             "vllm_mode = server asks engines that run already, and no address of one is given. Start one with clearppo "
             "vllm-serve MODEL and set --vllm_server_base_url http://localhost:8000.",
         )
+    if options.vllm_mode == "ray" and config.launch.launch != "ray":
+        raise OptionError(
+            "vllm_mode",
+            f"vllm_mode = ray takes engines that Ray has started, and launch = {config.launch.launch}. Add --launch "
+            "ray, or use --vllm_mode colocate or server.",
+        )
+    _check_overlap(config)
     if len(set(options.vllm_server_base_url)) < len(options.vllm_server_base_url):
         raise OptionError(
             "vllm_server_base_url",
@@ -102,4 +123,21 @@ def check_vllm(config: Any) -> None:
             f"old_log_probs = sampler, and with {option} = {spelled(getattr(sampling, option))} vLLM tells only the "
             "log-probs of what was left after the cut, not those over the whole vocabulary. Use --old_log_probs "
             "learner.",
+        )
+
+
+def _check_overlap(config: Any) -> None:
+    if not config.vllm.overlap_generation:
+        return
+    if config.ppo.importance_cap is None:
+        raise OptionError(
+            "overlap_generation",
+            "overlap_generation = true learns from answers of the policy before the last update, and without "
+            "importance_cap nothing corrects for that. Add --importance_cap 2, or leave out --overlap_generation.",
+        )
+    if config.sampling.old_log_probs == "sampler":
+        raise OptionError(
+            "old_log_probs",
+            "old_log_probs = sampler, and with overlap_generation = true these are of the policy before the last "
+            "update. Use --old_log_probs learner.",
         )

@@ -14,6 +14,7 @@ from clearppo.rollout.sampler import Generation, SamplingSettings, TextDecoder
 from clearppo.rollout.vllm.engines import Engines, Expected, Weights
 from clearppo.rollout.vllm.protocol import Answer, read, request, row_seed
 
+Order = tuple[list[list[int]], list[int]]
 PROBE = 24
 """Tokens on which an engine is compared with the learner after every handing over."""
 
@@ -73,19 +74,30 @@ class VLLMSampler:
     @torch.no_grad()
     def generate(self, prompts: Prompts) -> Generation:
         """One answer a prompt, in the order of the prompts."""
-        if not self.has_weights:
-            self._hand_over()
-        first, self.answered = self.answered, self.answered + len(prompts)
-        seeds = [row_seed(self.seed, row) for row in range(first, self.answered)]
-        tokens = [ids[keeps].tolist() for ids, keeps in zip(prompts.ids, prompts.mask, strict=True)]
-        processes = self._processes
+        order, processes = self.order(prompts), self._processes
         if not self._own or processes.world == 1:
-            told = processes.share(lambda: [vars(answer) for answer in self._ask(tokens, seeds)])
-            return self._generation([Answer(**answer) for answer in told])
+            return self.read(processes.share(lambda: self.ask(order)))
+        tokens, seeds = order
         mine = processes.deal([len(text) + self.settings.max_tokens for text in tokens])
         rows = mine or [0]  # whoever has no row asks for one for company, and knows the types of what is summed
         answers = self._ask([tokens[row] for row in rows], [seeds[row] for row in rows])
         return merged(self._generation(answers), mine, len(prompts), processes, self._text)
+
+    def order(self, prompts: Prompts) -> Order:
+        """What to ask for, of all prompts: their tokens, and a seed for each."""
+        if not self.has_weights:
+            self._hand_over()
+        first, self.answered = self.answered, self.answered + len(prompts)
+        seeds = [row_seed(self.seed, row) for row in range(first, self.answered)]
+        return [ids[keeps].tolist() for ids, keeps in zip(prompts.ids, prompts.mask, strict=True)], seeds
+
+    def ask(self, order: Order) -> list[dict[str, Any]]:
+        """The answers as plain values, on the process that has engines; in any thread, and without the others."""
+        return [vars(answer) for answer in self._ask(*order)]
+
+    def read(self, answers: Sequence[Mapping[str, Any]]) -> Generation:
+        """The same as a generation, on every process."""
+        return self._generation([Answer(**answer) for answer in answers])
 
     def _ask(self, prompts: Sequence[list[int]], seeds: Sequence[int]) -> list[Answer]:
         engines, settings = self._engines(), self.settings
