@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from clearppo.rollout.vllm.engines import Engine
+from clearppo.rollout.vllm.engine import Engine
 from clearppo.rollout.vllm.http import EngineHTTP
 from clearppo.rollout.vllm.launch import INSIDE, Server, reason
 from clearppo.rollout.vllm.memory import SharedWeights

@@ -129,7 +129,7 @@ def _wired(
     policy, tokenizer, prompts = _policy_and_prompts(config, engine, rows, listener.note)
     _require_space(config, output, policy)
     others = other_texts(config, texts, tokenizer, context_length(policy.actor.causal_lm)) if texts else None
-    answering = make_answering(config, policy, tokenizer, engine, prompts.ids, listener.note)
+    answering = make_answering(config, policy, tokenizer, engine, prompts.ids, held_out, listener.note)
     recipe = ppo_recipe(config, _truncation(config, tokenizer), **answering.numbers)
     scorer, reward_model = whole_scorer(config, sources, policy, tokenizer, listener.note, engine)
     measures = load_measures(config, held_out, policy, tokenizer, scorer, listener.note)

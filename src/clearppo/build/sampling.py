@@ -4,12 +4,13 @@ import os
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 
-from clearppo.build.common import sampling_settings
+from clearppo.build.common import room_for_prompts, sampling_settings
 from clearppo.config import PPOConfig
+from clearppo.data import encode_prompts
 from clearppo.engines.base import Engine
 from clearppo.engines.environment import URLS, place
 from clearppo.errors import ConfigError
@@ -28,6 +29,14 @@ Note = Callable[[str], None]
 BLOCK = 128
 """Tokens whose keys and values vLLM keeps together on a CPU."""
 SPARE = 1.25
+
+
+@runtime_checkable
+class HasRows(Protocol):
+    """Prompts that are measured on, as they were read."""
+
+    @property
+    def rows(self) -> Sequence[dict[str, Any]]: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,15 +85,18 @@ def make_answering(
     tokenizer: Any,
     engine: Engine,
     prompts: Sequence[Sequence[int]],
+    held_out: HasRows | None,
     note: Note,
 ) -> Answering:
-    """The sampler that `config` asks for; `prompts` are all that it will be asked.
+    """The sampler that `config` asks for; `prompts` are what it will be asked, and the rows that are `held_out`, if any are.
 
     Raises ConfigError and ModelError where vLLM is not there, or cannot serve this model.
     """
     settings = sampling_settings(config.sampling, policy.actor.causal_lm, tokenizer)
     if config.vllm.sampler == "vllm":
-        longest = max(map(len, prompts)) + settings.max_tokens
+        longest = settings.max_tokens + max(
+            map(len, [*prompts, *_encoded(config, policy, tokenizer, held_out.rows if held_out else ())])
+        )
         return _by_vllm(config, policy, tokenizer, settings, engine, longest, note)
     seed = config.run.seed
     sampler = InProcessSampler(policy, tokenizer, settings, seed=seed, resident=False, division=engine)
@@ -142,6 +154,17 @@ def _urls(config: PPOConfig) -> list[str]:
     if config.vllm.vllm_mode == "server":
         return config.vllm.vllm_server_base_url
     return [url for url in os.environ.get(URLS, "").split(",") if url]
+
+
+def _encoded(
+    config: PPOConfig, policy: Policy, tokenizer: Any, rows: Sequence[dict[str, Any]]
+) -> Sequence[Sequence[int]]:
+    """The prompts in these rows as they will be read."""
+    if not rows:
+        return ()
+    room = room_for_prompts(policy.actor.causal_lm, config.sampling.response_length)
+    limit = config.data.max_prompt_length
+    return encode_prompts(rows, tokenizer, max_prompt_length=limit, room=room, source="held-out prompts").ids
 
 
 def _engines(config: PPOConfig, note: Note, urls: list[str]) -> Engines:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from clearppo.errors import ConfigError
-from clearppo.rollout.vllm.engines import Each, Engine, Weights
+from clearppo.rollout.vllm.engine import Each, Engine, Weights
 
 
 class NCCLSender:

@@ -11,7 +11,8 @@ from clearppo.models.actor import Actor, plain_shapes, plain_weights
 from clearppo.models.policy import Policy
 from clearppo.rollout.merge import merged
 from clearppo.rollout.sampler import Generation, SamplingSettings, TextDecoder
-from clearppo.rollout.vllm.engines import Engines, Expected, Weights
+from clearppo.rollout.vllm.engine import Weights
+from clearppo.rollout.vllm.engines import Engines, Expected
 from clearppo.rollout.vllm.protocol import Answer, read, request, row_seed
 
 Order = tuple[list[list[int]], list[int]]
