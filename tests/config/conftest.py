@@ -121,6 +121,8 @@ OTHER_VALUES: dict[str, tuple[str, Any, dict[str, Any]]] = {
     "logging_steps": ("5", 5, {}),
     "deterministic": ("true", True, {}),
     "sharding": ("full", "full", {}),
+    "offload": ("cpu", "cpu", {"sharding": "full"}),
+    "offload_frozen": ("true", True, {}),
     "save_steps": ("0", 0, {}),
     "save_total_limit": ("none", None, {}),
     "resume_from_checkpoint": ("auto", "auto", {}),

@@ -67,7 +67,8 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "run": {
         "overwrite_output_dir": False, "total_episodes": 10000, "batch_size": 64, "micro_batch_size": 16, "seed": 42,
         "sample_steps": 10, "logging_steps": 1, "ema_decay": None, "max_tokens_per_microbatch": "auto",
-        "profile": None, "deterministic": False, "sharding": "none", "save_steps": 50, "save_total_limit": 2,
+        "profile": None, "deterministic": False, "sharding": "none", "offload": "none",
+        "offload_frozen": False, "save_steps": 50, "save_total_limit": 2,
         "resume_from_checkpoint": None, "allow_changed_options": False, "max_bad_steps": 3, "on_bad_steps": "stop",
         "watchdog_minutes": 30.0,
     },

@@ -38,7 +38,7 @@ def ended(place: Path) -> Ended:
 
     full, auto = {"sharding": "full"}, {"resume_from_checkpoint": "auto"}
     stop = {"rank": 1, "die_at": 2, "signal": 15}
-    first = {"rank": 0, "signal": 2}
+    first = {"rank": 0, "signal": 15}
     return together(
         [
             run("straight", options=full),

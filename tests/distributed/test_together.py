@@ -197,7 +197,7 @@ def _stopped_after(step: int, options: dict[str, Any]) -> None:
     def called(self: Any, done: int, *args: Any, **kwargs: Any) -> None:
         call(self, done, *args, **kwargs)
         if done == step:
-            os.kill(os.getpid(), 2)
+            os.kill(os.getpid(), 15)  # SIGINT would be ignored where the tests run in a shell's background
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Track, "__call__", called)

@@ -90,6 +90,43 @@ def a_full_disk() -> Iterator[None]:
         yield
 
 
+class Layer(torch.nn.Linear):
+    """A part that an engine shares out."""
+
+
+class Net(torch.nn.Sequential):
+    """A network that says what its layers are, and one of them is as many rows as there are processes, less one."""
+
+    _no_split_modules = ("Layer",)
+
+    def __init__(self) -> None:
+        torch.manual_seed(0)
+        super().__init__(Layer(6, 5), torch.nn.Tanh(), Layer(5, 1), torch.nn.Linear(1, 1))
+
+
+def shares_out(engine: Any) -> None:
+    """Steps of shares, in whatever memory, are those of the whole."""
+    from clearppo.models.whole import is_shared_out, whole
+
+    nets = [Net() for _ in range(4)]
+    engine.shard(nets[1])
+    engine.shard(nets[2], offload=True)
+    engine.shard(nets[3], whole=nets[3][0].parameters())
+    assert [is_shared_out(net[0].weight) for net in nets] == [False, True, True, False]
+    assert [is_shared_out(net[2].weight) for net in nets] == [False, True, True, True]
+    ended: list[list[torch.Tensor]] = []
+    for net in nets:
+        optimiser = torch.optim.AdamW(net.parameters(), lr=0.1, foreach=False)
+        for step in range(3):
+            torch.manual_seed(10 * step + engine.rank)
+            engine.backward(net(torch.randn(4, 6)).square().sum())
+            engine.step(optimiser, net.parameters(), 0.5)
+        ended.append([whole(parameter.detach()) for parameter in net.parameters()])
+    for other in ended[1:]:
+        for one, same in zip(ended[0], other, strict=True):
+            torch.testing.assert_close(one, same)
+
+
 def contract() -> None:
     """The contract of the engines that these processes may have."""
     from clearppo.engines.environment import place
@@ -105,6 +142,8 @@ def contract() -> None:
         assert (engine.rank, engine.world) == (here.rank, 2)
         keeps_the_contract(engine)
         torch.manual_seed(here.rank)
+        if kind is ShardedEngine:
+            shares_out(engine)
         with pytest.raises(ConfigError, match="the start model is weights of their own, as in weight in process 1"):
             engine.unite(torch.nn.Linear(2, 2))
 

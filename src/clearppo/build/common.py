@@ -89,7 +89,7 @@ def make_training_engine(config: SFTConfig | RewardModelConfig | PPOConfig) -> E
     here, sharding = place(), config.run.sharding
     if here.world > 1:
         return _one_of_many(engine.device, here, sharding, values(config))
-    if sharding != "none":
+    if sharding == "full":
         raise ConfigError(
             f"sharding = {sharding} shares weights out over processes, and there is one. Start several with torchrun "
             "--nproc-per-node N -m clearppo ..., or leave out --sharding."

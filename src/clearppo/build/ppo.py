@@ -32,7 +32,7 @@ from clearppo.build.plan import plan_of_run
 from clearppo.build.plan_inputs import Inputs, shape_of
 from clearppo.build.sampling import check_sampler, make_answering
 from clearppo.build.scoring import close_sources, light_sources, whole_scorer
-from clearppo.build.sharding import shard
+from clearppo.build.sharding import decide, shard
 from clearppo.build.tracking import check_trackers, make_trackers
 from clearppo.config import PPOConfig
 from clearppo.core.kl import AdaptiveKL, FixedKL
@@ -135,7 +135,9 @@ def _wired(
     measures = load_measures(config, held_out, policy, tokenizer, scorer, listener.note)
     reference = make_reference(policy, micro_batch_size=config.run.micro_batch_size, division=engine)
     passes = _passes(config, engine, output, policy, answering.numbers, reference, scorer)
-    shard(config, engine, policy, reference, scorer, measures, answering.decoder)
+    planned = _planned_inputs(config, policy, scorer, prompts, passes)
+    sharing = decide(config, engine, lambda wanted: plan_of_run(wanted, planned, note=listener.note), listener.note)
+    shard(config, engine, sharing, policy, reference, scorer, measures, answering.decoder)
     track = _track(config, output.run_dir, tokenizer, listener, recipe, passes, engine)
     evaluation = make_evaluation(
         config, measures, policy=policy, tokenizer=tokenizer, another=answering.another, reference=reference,
@@ -171,7 +173,8 @@ def _wired(
         ema=EMA(policy.actor, config.run.ema_decay),
         checkpoints=output.checkpoints,
         resume=output.resume,
-        plan=plan_of_run(config, _planned_inputs(config, policy, scorer, prompts, passes), note=listener.note),
+        plan=sharing.plan,
+        numbers=sharing.numbers,
     )
 
 

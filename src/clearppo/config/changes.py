@@ -41,8 +41,9 @@ MEASURED = frozenset({
 FREE = SILENT | MEASURED
 NUMERIC = frozenset({
     "micro_batch_size", "max_tokens_per_microbatch", "generation_batch_size", "device", "attn_implementation",
-    "gradient_checkpointing", "deterministic", "sharding", "share_trunk", "reward_batch_size", "reward_worker",
-    "vllm_mode", "vllm_engines", "vllm_server_base_url", "vllm_gpu_memory_utilization", "vllm_max_model_length",
+    "gradient_checkpointing", "deterministic", "sharding", "offload", "offload_frozen", "share_trunk",
+    "reward_batch_size", "reward_worker", "vllm_mode", "vllm_engines", "vllm_server_base_url",
+    "vllm_gpu_memory_utilization", "vllm_max_model_length",
     "vllm_tensor_parallel_size", "vllm_enable_sleep_mode",
 })  # fmt: skip
 """How the work is cut and what computes it: the same sums in another order, so the last bits may differ."""

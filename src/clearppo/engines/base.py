@@ -36,9 +36,10 @@ class Engine(Protocol):
         on each. Raises ConfigError if a process has built another one."""
         ...
 
-    def shard(self, network: nn.Module) -> None:
+    def shard(self, network: nn.Module, *, whole: Iterable[nn.Parameter] = (), offload: bool = False) -> None:
         """From now on this process keeps a share of the network's weights, if the engine shares them out: then all must
-        pass through it equally often. Its parameters are other objects afterwards. Raises ModelError."""
+        pass through it equally often. Its parameters are other objects afterwards. Layers with weights in `whole` stay
+        as they are; `offload` keeps the shares in the host's memory. Raises ModelError."""
         ...
 
     def backward(self, loss: Tensor) -> None:
@@ -108,7 +109,7 @@ class OneProcess:
     def unite(self, network: nn.Module) -> None:
         pass
 
-    def shard(self, network: nn.Module) -> None:
+    def shard(self, network: nn.Module, *, whole: Iterable[nn.Parameter] = (), offload: bool = False) -> None:
         pass
 
     def deal(self, costs: Sequence[int]) -> list[int]:

@@ -392,7 +392,10 @@ class Keeper:
             )
         if other:
             self.listener.note(f"goes on with other {' and other '.join(other)}, as allowed")
-        was, now = {"processes": 1, **about["numbers"], **about["machine"]}, {**self.numbers, **machine()}
+        was, now = (
+            {"processes": 1, "sharding": "none", **about["numbers"], **about["machine"]},
+            {**self.numbers, **machine()},
+        )
         moved = [f"{name} was {was.get(name)}, is {value}" for name, value in now.items() if was.get(name) != value]
         if moved:
             self.listener.note(f"the last bits may differ from those of a run that never stopped: {'; '.join(moved)}")

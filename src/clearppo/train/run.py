@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -80,6 +80,7 @@ class PPORun:
     checkpoints: Checkpoints
     resume: Checkpoint | None
     plan: Plan | None = None
+    numbers: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
     def train(self) -> list[dict[str, float]]:
         """Train and save; from the checkpoint on, where there is one to go on from. Returns all iterations' metrics.
@@ -271,7 +272,7 @@ class PPORun:
             marks=self._marks() if run.save_steps or self.resume else {},
             numbers={
                 "device": str(self.engine.device), "max_tokens_per_microbatch": self.passes.micro_batch_tokens,
-                "processes": self.engine.world,
+                "processes": self.engine.world, **self.numbers,
             },
             allow_changed=run.allow_changed_options,
             forget=self.policy.forget,

@@ -1,13 +1,15 @@
 """A run of supervised training from its parts to its files: announce, loop, conclude, save."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
 import torch
+from torch import Tensor
 
 from clearppo.batch import Stats, portions
 from clearppo.config import RewardModelConfig, SFTConfig, dump_config
@@ -62,6 +64,7 @@ class SupervisedRun(ABC, Generic[ConfigT, RowsT]):
     checkpoints: Checkpoints
     resume: Checkpoint | None
     plan: Plan | None = None
+    numbers: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
     def train(self) -> list[dict[str, float]]:
         """Train, conclude and save; from the checkpoint on, where there is one to go on from. Returns the metrics of
@@ -145,11 +148,12 @@ class SupervisedRun(ABC, Generic[ConfigT, RowsT]):
                 "device": str(self.engine.device),
                 "max_tokens_per_microbatch": self.micro_batch_tokens,
                 "processes": self.engine.world,
+                **self.numbers,
             },
             allow_changed=run.allow_changed_options,
             round="step",
             engine=self.engine,
-            saved_weights=lambda: written(self.network, adapter=self.config.model.use_peft),
+            saved_weights=lambda: self.gathered(adapter=self.config.model.use_peft),
         )
 
     def _fresh(self) -> dict[str, Any]:
@@ -191,7 +195,7 @@ class SupervisedRun(ABC, Generic[ConfigT, RowsT]):
         """The model, what belongs to it and its card below output_dir; each file appears whole. The first of several
         processes writes."""
         first = self.engine.rank == 0
-        with self.run_dir.whole(name) as directory, held(self.network.parameters(), here=first):
+        with self.run_dir.whole(name) as directory, held(self.gathered(adapter=False), here=first):
             if first:
                 self.save_model(directory)
                 (directory / "README.md").write_text(self._card(ended), encoding="utf-8")
@@ -205,6 +209,10 @@ class SupervisedRun(ABC, Generic[ConfigT, RowsT]):
             ended=ended,
             found=self.found(),
         )
+
+    def gathered(self, *, adapter: bool) -> list[Tensor]:
+        """The weights that one process will read to write the model, or its `adapter` alone; all call this before."""
+        return written(self.network, adapter=adapter)
 
     @property
     @abstractmethod
