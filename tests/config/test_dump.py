@@ -105,7 +105,7 @@ def test_it_reads_like_what_a_person_would_write(load: Any) -> None:
         "eval",
         "run",
         "record",
-        "launch",
+        "cluster",
         "alarm",
         "tracking",
     ]

@@ -79,7 +79,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "vllm_engines": 1, "overlap_generation": False,
     },
     "record": {"record_steps": 1, "record_answers": None, "record_limit_mib": 2048},
-    "launch": {
+    "cluster": {
         "launch": "here", "num_processes": 1, "cpus_per_process": 1, "ray_address": None, "max_restarts": 3,
     },
     "alarm": {"alarms": True, "alarm_actions": []},
