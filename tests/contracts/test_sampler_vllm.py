@@ -28,7 +28,7 @@ from tests.tiny import tiny_causal_lm
 class Set:
     """A policy, prompts, servers that have the same start model, and what was said."""
 
-    path: Path
+    path: str
     policy: Policy
     prompts: Prompts
     servers: list[VLLMServer]
@@ -136,6 +136,13 @@ def test_weights_that_did_not_arrive_are_an_error(two: Set) -> None:
     two.servers[0].deaf = True
     with pytest.raises(ModelError, match="nats a token away"):
         sampler.load(moved(two.policy), version=1)
+
+
+def test_an_update_that_was_left_half_done_is_no_trouble(two: Set) -> None:
+    two.servers[0]._new = {}
+    sampler = two.sampler()
+    sampler.load(moved(two.policy), version=4)
+    assert sampler.generate(two.prompts).policy_version == 4
 
 
 def test_answers_of_other_weights_are_an_error(two: Set) -> None:

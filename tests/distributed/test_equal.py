@@ -8,6 +8,7 @@ import pytest
 import clearppo
 from tests.distributed.pair import difference, lines_of, read, together
 from tests.resume.runs import options_of
+from tests.rollout.vllm_server import VLLMServer
 from tests.tiny import tiny_causal_lm, tiny_reward_model
 
 TRAIN = {"ppo": clearppo.ppo, "sft": clearppo.sft, "reward": clearppo.reward}
@@ -40,6 +41,13 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
             "use_peft": "true", "critic": "separate", "reward_model_path": "RM", "critic_warmup_steps": "1",
         },
     ),
+    "ppo, answered by two engines of vLLM's protocol": (
+        "ppo",
+        {
+            **PPO, "total_episodes": "30", "sampler": "vllm", "vllm_mode": "server", "vllm_server_base_url": "ENGINES",
+            "importance_cap": "2", "importance_level": "sequence",
+        },
+    ),
     "ppo, frozen layers, average, layers computed again, weights shared out": (
         "ppo",
         {
@@ -67,7 +75,12 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, di
     """All cases, run by two processes in one go: where each run is, and its options."""
     folder = tmp_path_factory.mktemp("pair")
     model = tiny_causal_lm(folder / "model")
-    named = {"RM": tiny_reward_model(folder / "rm"), "TEXTS": lines_of(folder / "texts.jsonl")}
+    engines = [VLLMServer(model), VLLMServer(model)]
+    named = {
+        "RM": tiny_reward_model(folder / "rm"),
+        "TEXTS": lines_of(folder / "texts.jsonl"),
+        "ENGINES": ",".join(engine.url for engine in engines),
+    }
     found: dict[str, tuple[Path, dict[str, Any]]] = {}
     for number, (name, (kind, more)) in enumerate(CASES.items()):
         (data := folder / f"data{number}").mkdir()

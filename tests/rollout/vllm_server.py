@@ -7,7 +7,6 @@ import os
 import threading
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -33,7 +32,7 @@ class VLLMServer:
     up), `spoil` (called with every answer before it goes out), `deaf` (it drops the weights that come).
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: str) -> None:
         self.config: dict[str, Any] = json.loads(json.dumps(CONFIG))
         self.version = "0.32.0"
         self.die_after: int | None = None
@@ -135,6 +134,9 @@ class VLLMServer:
 
     def _update_weights(self, body: Any) -> Any:
         info = body["update_info"]
+        if "names" not in info:
+            self._new = None  # an error ends an update
+            raise ValueError("Invalid update_info")
         assert self._memory is not None
         assert self._new is not None
         for name, dtype_name, shape, start in zip(

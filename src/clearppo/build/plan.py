@@ -9,7 +9,7 @@ import torch
 from clearppo.build.common import uses_autocast
 from clearppo.build.plan_inputs import Inputs, inputs_of
 from clearppo.build.speed import measured_speed
-from clearppo.config import PPOConfig, RewardModelConfig, SFTConfig, explicit, leaves
+from clearppo.config import PPOConfig, RewardModelConfig, SFTConfig, explicit, values
 from clearppo.engines.environment import place as started
 from clearppo.engines.local import free_memory, has_fast_bf16, select_device
 from clearppo.engines.peak import resident_bytes
@@ -142,10 +142,11 @@ def _spent(job: Job, place: Place, layout: Layout) -> dict[str, float]:
 
 def _asked(config: TrainConfig) -> dict[str, Any]:
     """What the options say of a layout, where somebody has set them; and what there is no option for."""
-    found: dict[str, Any] = {name: False for name, option in MOVED.items() if option not in leaves(type(config))}
-    given = explicit(config)
-    if "sharding" in given:
-        found["sharded"] = config.run.sharding == "full"
+    value, given = values(config), explicit(config)
+    found: dict[str, Any] = {name: False for name, option in MOVED.items() if option not in value}
+    found |= {name: value[option] in (True, "cpu") for name, option in MOVED.items() if option in given}
+    if "sharding" in given and value["sharding"] in ("none", "full"):
+        found["sharded"] = value["sharding"] == "full"
     if isinstance(config, PPOConfig) and "sampler" in given:
         found["by_vllm"] = config.vllm.sampler == "vllm"
         if "vllm_mode" in given:

@@ -33,8 +33,8 @@ SPARE = 1.25
 @dataclass(frozen=True, kw_only=True)
 class Answering:
     """Who writes the answers of a run. `how` says it in half a sentence; `decoder` is the training process's own, if it
-    writes them. `known`: whether its own numbers may stand in a rollout as the old ones. `another` gives a sampler with
-    other settings and random numbers on the same weights."""
+    writes them. `known`: whether the sampler's numbers may stand in a rollout as the old ones. `another` gives a
+    sampler with other settings and random numbers on the same weights."""
 
     sampler: Sampler
     exact: bool

@@ -174,6 +174,8 @@ def _notes(config: PPOConfig, *, exact: bool) -> list[str]:
             "kl_loss_estimator = k3: inside a loss, its gradient is that of KL(reference || policy); k2 and full have "
             "that of KL(policy || reference)"
         )
+    if config.vllm.sampler == "vllm" and run.resume_from_checkpoint is not None:
+        notes.append("what vLLM answers from here on may be other than in a run that never stopped (docs/vllm.md)")
     if config.ppo.importance_cap is not None and exact and not sampling.top_k and sampling.top_p == 1:
         notes.append(
             f"importance_cap = {number(config.ppo.importance_cap)}: here sampling and learning compute the same, so "

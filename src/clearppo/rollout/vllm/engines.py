@@ -112,7 +112,7 @@ class Expected:
 
 
 class Engines:
-    """The engines at these URLs. `sender` brings them weights (None: by this machine's memory).
+    """The engines at these URLs. `sender` brings them weights (None: as they were started for).
 
     `most`: how many requests one engine has at a time. `note` is told when one is lost or comes back. With
     `sleeps` they give up the device's memory between generations (vLLM's sleep mode).
@@ -132,7 +132,7 @@ class Engines:
         self.version = ""
         self._note = note
         self._most = most or MOST
-        self._sender = sender or MemorySender()
+        self._sender = sender
         self._sleeps, self._asleep = sleeps, False
         self._run, self._count = secrets.token_hex(4), 0
 
@@ -174,8 +174,8 @@ class Engines:
         version = f"{self._run}-{self._count}"
         each = self._each
         each(self.well, lambda engine: engine.http.post("/pause?" + urlencode({"mode": "wait"})))
-        each(self.well, lambda engine: engine.http.post("/start_weight_update"))
-        self._sender.send(self.well, weights, each)
+        each(self.well, _begin)
+        self._sender_for_all().send(self.well, weights, each)
         each(self.well, lambda engine: engine.http.post("/finish_weight_update", {"weight_version": version}))
         self._wake("kv_cache")
         each(self.well, lambda engine: engine.http.post("/resume"))  # pausing has emptied the cache of old prefixes
@@ -194,6 +194,20 @@ class Engines:
             self._ask_shares(shares, bodies, read, answers)
         self._rest()
         return [answers[row] for row in range(len(bodies))]
+
+    def _sender_for_all(self) -> Sender:
+        backends = {engine.backend for engine in self.all}
+        if len(backends) > 1:
+            raise ConfigError(
+                "some vLLM servers take weights by nccl and others by this machine's memory. Start all with the same "
+                "--weight_transfer."
+            )
+        if self._sender is None and backends == {"nccl"}:
+            from clearppo.rollout.vllm.nccl import NCCLSender
+
+            self._sender = NCCLSender()
+        self._sender = self._sender or MemorySender()
+        return self._sender
 
     def _ask_shares(
         self,
@@ -253,9 +267,7 @@ class Engines:
         if engines := self.well:
             return engines
         several = f"all {len(self.all)} vLLM servers are lost; the last said: " if len(self.all) > 1 else ""
-        raise EngineLost(
-            f"{several}{self.all[-1].lost} Start it again, and go on with --resume_from_checkpoint latest."
-        )
+        raise EngineLost(f"{several}{self.all[-1].lost} Start it again, and go on with --resume_from_checkpoint auto.")
 
     def _lose(self, engine: Engine, error: EngineLost) -> None:
         if engine.lost is None:
@@ -335,6 +347,16 @@ class MemorySender:
                 "machine and one user. Elsewhere start it with --weight_transfer nccl."
             ) from error
         engine.introduced = True
+
+
+def _begin(engine: Engine) -> None:
+    """Have an update begin; one that another run left half done, as it was killed, is given up by an error in it."""
+    try:
+        engine.http.post("/start_weight_update")
+    except EngineRefused:
+        with contextlib.suppress(EngineRefused):
+            engine.http.post("/update_weights", {"update_info": {}})
+        engine.http.post("/start_weight_update")
 
 
 def _widest(engines: Iterable[Engine]) -> torch.dtype:

@@ -147,7 +147,11 @@ def reason(log: str) -> str:
     """The line of a server's output that says why it ended: the first error that is more than a hint at another."""
     lines = [line.rsplit("] ", 1)[-1].strip() for line in log.splitlines()]
     hints = ("See root cause", "See stack trace", "initialization failed")
-    errors = [line for line in lines if _is_error(line) and not any(hint in line for hint in hints)]
+    errors = [
+        lines[place + 1] if "validation error" in line and place + 1 < len(lines) else line  # pydantic says it below
+        for place, line in enumerate(lines)
+        if _is_error(line) and not any(hint in line for hint in hints)
+    ]
     said = errors[0] if errors else next((line for line in reversed(lines) if line), "it said nothing")
     return said if said.endswith((".", "!")) else f"{said}."
 

@@ -65,7 +65,7 @@ class VLLMSampler:
 
     def state(self) -> dict[str, Any]:
         """See Sampler. What vLLM itself keeps is not in it."""
-        return {"seed": self.seed, "answered": self.answered, "version": self.version}
+        return {"seed": self.seed, "answered": self.answered, "version": self.version, "decoder": {}}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """See Sampler."""

@@ -22,16 +22,21 @@ def main() -> None:
         if os.getppid() != int(parent):  # it has gone already
             return
     model, *flags = sys.argv[1:]
-    try:
-        version("vllm")
-    except PackageNotFoundError:
-        sys.argv = ["vllm", "--model", model, *flags]
-        runpy.run_module("vllm.entrypoints.openai.api_server", run_name="__main__")
-    else:
+    if _has_its_name():
         from vllm.entrypoints.cli.main import main as vllm
 
         sys.argv = ["vllm", "serve", model, *flags]
         vllm()
+    else:
+        sys.argv = ["vllm", "--model", model, *flags]
+        runpy.run_module("vllm.entrypoints.openai.api_server", run_name="__main__")
+
+
+def _has_its_name() -> bool:
+    try:
+        return bool(version("vllm"))
+    except PackageNotFoundError:
+        return False
 
 
 if __name__ == "__main__":  # vLLM's own processes import this file again

@@ -80,21 +80,23 @@ class MemoryTransferEngine(WeightTransferEngine[SharedMemory, Tensors]):
         initialize_layerwise_reload(self.model)
 
     def receive_weights(self, update_info: Tensors) -> None:
-        """Load what lies in the memory now."""
+        """Load what lies in the memory now. Raises ValueError if with the last of it a parameter has no value."""
         from vllm.model_executor.model_loader.mtp_validation import disable_mtp_completeness_check
 
         with disable_mtp_completeness_check():
             self._loaded |= self.model.load_weights(self._copies(update_info)) or set()
-        if update_info.total is not None and self._received != update_info.total:
+        if update_info.total is None:
+            return
+        if self._received != update_info.total:
             raise ValueError(f"{self._received} tensors came of {update_info.total}")
+        if missing := sorted(self._parameters - self._loaded):  # here, for an error in finishing ends no update
+            raise ValueError(f"{len(missing)} parameters were given no value, such as {missing[0]}")
 
     def finish_weight_update(self) -> None:
-        """Let the loader finish. Raises ValueError if a parameter of the model was given no value."""
+        """Let the loader finish."""
         from vllm.model_executor.model_loader.reload import finalize_layerwise_reload
 
         finalize_layerwise_reload(self.model, self.model_config)
-        if missing := sorted(self._parameters - self._loaded):
-            raise ValueError(f"{len(missing)} parameters were given no value, such as {missing[0]}")
 
     def shutdown(self) -> None:
         """Let go of the trainer's memory."""
