@@ -48,6 +48,7 @@ OTHERS_FLAGS |= {"--nnodes", "--nproc-per-node", "--rdzv-backend", "--rdzv-endpo
 OTHERS_FLAGS |= {"--node-rank", "--master-addr", "--master-port"}
 OTHERS_FLAGS |= {"--job-name", "--nodes", "--ntasks-per-node", "--gpus-per-node", "--time"}  # sbatch's
 OTHERS_FLAGS |= {"--head", "--address"}  # ray start's
+OTHERS_FLAGS |= {"--enable-scale-out", "--generation-config", "--logprobs-mode", "--tensor-parallel-size"}  # vLLM's
 ENDINGS = (".py", ".md", ".toml", ".txt", ".yaml", ".json", ".jsonl", ".safetensors")
 
 

@@ -41,6 +41,7 @@ class VLLMServer:
         self.calls: list[str] = []
         self.model = load_causal_lm(path)
         self.model.requires_grad_(False)
+        self._policy = make_policy(self.model)  # here, for it draws random numbers, and a run may be in this process
         self._tokenizer = load_tokenizer(path)
         self._weights = "default"
         self._memory: mmap.mmap | None = None
@@ -164,7 +165,7 @@ class VLLMServer:
             stop_strings=tuple(params["stop"] or ()),
         )  # fmt: skip
         prompts = Prompts(ids=ids, mask=torch.ones_like(ids, dtype=torch.bool), texts=("",), columns={})
-        sampler = InProcessSampler(make_policy(self.model), self._tokenizer, settings, seed=params["seed"])
+        sampler = InProcessSampler(self._policy, self._tokenizer, settings, seed=params["seed"])
         made = sampler.generate(prompts)
         self._answered += 1
         return self.spoil(self._shape(made.responses[0].tolist(), made.log_probs[0].tolist(), made.finish_reasons[0]))

@@ -5,7 +5,7 @@ import json
 import os
 import select
 import socket
-import threading
+import weakref
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -25,7 +25,7 @@ class EngineRefused(TrainingError):  # noqa: N818
 
 
 class EngineHTTP:
-    """The JSON routes of the server at `url`. Threads may ask at once: each has a connection of its own.
+    """The JSON routes of the server at `url`. Threads may ask at once; connections that are idle are used again.
 
     The environment's VLLM_API_KEY goes along as a header, as vLLM's own server reads it, and into no message. Raises
     ConfigError for a URL that is none.
@@ -47,7 +47,8 @@ class EngineHTTP:
         self._port = port
         self._secure = parts.scheme == "https"
         self._timeout = timeout
-        self._kept = threading.local()
+        self._idle: list[http.client.HTTPConnection] = []
+        weakref.finalize(self, _close, self._idle)
 
     def get(self, path: str) -> Any:
         """What the server answers. Raises EngineLost and EngineRefused."""
@@ -69,19 +70,7 @@ class EngineHTTP:
             connection.close()
 
     def _ask(self, method: str, path: str, body: bytes | None) -> Any:
-        fresh = getattr(self._kept, "connection", None) is None
-        try:
-            status, answer = self._exchange(method, path, body)
-        except (OSError, http.client.HTTPException) as error:
-            self._close()
-            if fresh:
-                raise self._lost(error) from error
-            # A server hangs up on connections that were idle, so the first try on a kept one says nothing.
-            try:
-                status, answer = self._exchange(method, path, body)
-            except (OSError, http.client.HTTPException) as again:
-                self._close()
-                raise self._lost(again) from again
+        status, answer = self._exchange(method, path, body)
         if status == 200:
             try:
                 return json.loads(answer) if answer.strip() else None
@@ -93,12 +82,27 @@ class EngineHTTP:
         raise EngineRefused(f"the vLLM server at {self.url} answered HTTP {status} at {path}: {said}")
 
     def _exchange(self, method: str, path: str, body: bytes | None) -> tuple[int, bytes]:
-        connection: http.client.HTTPConnection | None = getattr(self._kept, "connection", None)
-        if connection is None:
-            connection = self._kept.connection = self._connection(timeout=CONNECTING)
-            connection.connect()
-            connection.sock.settimeout(self._timeout)
-            connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        while True:
+            # A server hangs up on connections that were idle, so trouble on one of these says nothing.
+            used = self._idle.pop() if self._idle else None
+            try:
+                connection = used or self._opened()
+                try:
+                    answer = self._said_on(connection, method, path, body)
+                except BaseException:
+                    connection.close()
+                    raise
+            except (OSError, http.client.HTTPException) as error:
+                if used is None:
+                    reason = _reason(error)
+                    raise EngineLost(f"the vLLM server at {self.url} cannot be reached any more: {reason}.") from error
+                continue
+            self._idle.append(connection)
+            return answer
+
+    def _said_on(
+        self, connection: http.client.HTTPConnection, method: str, path: str, body: bytes | None
+    ) -> tuple[int, bytes]:
         connection.request(method, path, body=body, headers=_headers(body))
         # A long answer is no sign of trouble, but a server that is not well is: so its health is asked meanwhile.
         while not select.select([connection.sock], [], [], BEAT)[0]:
@@ -107,18 +111,21 @@ class EngineHTTP:
         response = connection.getresponse()
         return response.status, response.read()
 
+    def _opened(self) -> http.client.HTTPConnection:
+        connection = self._connection(timeout=CONNECTING)
+        connection.connect()
+        connection.sock.settimeout(self._timeout)
+        connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return connection
+
     def _connection(self, timeout: float) -> http.client.HTTPConnection:
         kind = http.client.HTTPSConnection if self._secure else http.client.HTTPConnection
         return kind(self.host, self._port, timeout=timeout)
 
-    def _close(self) -> None:
-        connection = getattr(self._kept, "connection", None)
-        if connection is not None:
-            connection.close()
-        self._kept.connection = None
 
-    def _lost(self, error: BaseException) -> EngineLost:
-        return EngineLost(f"the vLLM server at {self.url} cannot be reached any more: {_reason(error)}.")
+def _close(connections: list[http.client.HTTPConnection]) -> None:
+    for connection in connections:
+        connection.close()
 
 
 def _headers(body: bytes | None = None) -> dict[str, str]:

@@ -40,8 +40,8 @@ class NCCLSender:
                 "has none. Start it without --weight_transfer."
             )
         try:
-            from vllm.distributed.weight_transfer import WeightTransferTrainerFactory
-            from vllm.distributed.weight_transfer.nccl_engine import NCCLTrainerInitInfo
+            from vllm.distributed.weight_transfer import WeightTransferTrainerFactory  # pyright: ignore[reportMissingImports]
+            from vllm.distributed.weight_transfer.nccl_engine import NCCLTrainerInitInfo  # pyright: ignore[reportMissingImports]
         except ImportError as error:
             raise ConfigError(
                 f"the vLLM server was started with --weight_transfer nccl, for which this Python needs vLLM too: "
@@ -93,7 +93,7 @@ class Client:
 
 def _source() -> Any:
     """vLLM's view of the weights: `weights` are those that are sent next, `dtype` the engines'."""
-    from vllm.distributed.weight_transfer import ParamMeta, WeightSource
+    from vllm.distributed.weight_transfer import ParamMeta, WeightSource  # pyright: ignore[reportMissingImports]
 
     class Source(WeightSource):
         weights: Weights
