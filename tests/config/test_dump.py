@@ -49,7 +49,7 @@ TEXT = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20
 def test_any_configuration_comes_back(data: st.DataObject, load: Any, other_values: Any, file: Path) -> None:
     flags: dict[str, Any] = {}
     names = st.sampled_from(sorted({*other_values} - {*RESUMING}))
-    for name in data.draw(st.sets(names, max_size=12)):  # of more, some contradict each other nearly always
+    for name in data.draw(st.sets(names, max_size=6)):  # of more, some contradict each other nearly always
         text, value, needs = other_values[name]
         flags |= {**needs, name: data.draw(st.sampled_from([text, value]))}
     flags |= {"stop_strings": data.draw(st.lists(TEXT)), "model_name_or_path": data.draw(TEXT)}
