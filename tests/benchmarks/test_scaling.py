@@ -52,6 +52,13 @@ def test_cases() -> None:
         scaling.checked(scaling.arguments().parse_args(["--kinds", "half"]))
 
 
+@pytest.mark.parametrize("asked", [("1 B", "all weights", 1), ("8 B", "four models", 8), ("70 B", "LoRA", 64)])
+def test_rows_of_the_page_are_what_plan_says(asked: tuple[str, str, int]) -> None:
+    line = f"| {' | '.join(layouts.row(*asked))} |"
+    assert line in layouts.PAGE.read_text(encoding="utf-8"), "run python -m benchmarks.layouts --write"
+
+
+@pytest.mark.slow
 def test_the_tables_of_the_page_are_what_plan_says() -> None:
     page = layouts.PAGE.read_text(encoding="utf-8")
     assert layouts.with_tables(page, layouts.tables()) == page, "run python -m benchmarks.layouts --write"

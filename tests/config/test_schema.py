@@ -76,8 +76,12 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "sampler": "in_process", "vllm_mode": "colocate", "vllm_server_base_url": [], "vllm_server_timeout": 240.0,
         "vllm_gpu_memory_utilization": 0.3, "vllm_max_model_length": None, "vllm_dtype": "auto",
         "vllm_tensor_parallel_size": 1, "vllm_enable_sleep_mode": False, "vllm_python": None,
+        "vllm_engines": 1, "overlap_generation": False,
     },
     "record": {"record_steps": 1, "record_answers": None, "record_limit_mib": 2048},
+    "cluster": {
+        "launch": "here", "num_processes": 1, "cpus_per_process": 1, "ray_address": None, "max_restarts": 3,
+    },
     "alarm": {"alarms": True, "alarm_actions": []},
     "tracking": {"report_to": None, "run_name": None, "tracking_project": "clearppo", "tracking_dir": None},
 }  # fmt: skip

@@ -36,7 +36,8 @@ def config(**options: Any) -> PPOConfig:
 
 def plan(fits: bool) -> Plan:
     return Plan(
-        device="cpu", rounds=1, table=Table({"learning": {"weights": 2e9 if fits else 3e9}}), available_bytes=2.5e9,
+        device="cpu", rounds=1, available_bytes=2.5e9,
+        table=Table(phases={"learning": {"weights": 2e9 if fits else 3e9}}),
         seconds={}, changes=[], largest={}, facts=[], assumptions=[],
     )  # fmt: skip
 

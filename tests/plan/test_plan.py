@@ -5,7 +5,6 @@ from itertools import pairwise
 
 import pytest
 
-from clearppo.build.plan import MOVED
 from clearppo.config import PPOConfig, leaves
 from clearppo.errors import ConfigError
 from clearppo.plan.advice import changes, sizes
@@ -175,8 +174,11 @@ def test_engines_and_what_lies_in_the_hosts_memory() -> None:
     assert phases["sampling"]["decoder"] == 2 * 1840
     assert phases["sampling"]["KV cache"] == 2 * 2 * 2 * 4 * 64 * 16  # both, layers, bytes, keys, a bucket, rows
     assert phases["learning"]["decoder"] == phases["learning"]["KV cache"] == 0
-    assert phases["learning"]["reference"] == phases["learning"]["reward model"] == 0
-    assert phases["feedback"]["reference"] > 0
+    # Of a network that is shared out the layers lie elsewhere; of a whole one all of it, but for its turn.
+    assert phases["learning"]["reference"] == pytest.approx(4 * 800)
+    whole = spread(one, where, Layout(offloads_frozen=True)).phases
+    assert whole["learning"]["reference"] == whole["learning"]["reward model"] == 0
+    assert whole["feedback"]["reference"] == 4 * 1840
     awake = spread(one, where, replace(asleep, sleeps=False)).phases
     assert awake["learning"]["decoder"] == awake["sampling"]["decoder"] > 0
     away = spread(one, where, replace(asleep, offloads=True)).phases["learning"]
@@ -210,13 +212,15 @@ def test_options_of_a_layout_are_options() -> None:
     where, large = place("h100:8"), large_job()
     named = {name for way, changed in layouts(large, where, {}) for name in way.flags(changed, large, where)}
     assert {"sharding", "vllm_mode", "vllm_gpu_memory_utilization", "gradient_checkpointing"} <= named
-    assert named - set(leaves(PPOConfig)) - set(MOVED.values()) == set()
+    assert named - set(leaves(PPOConfig)) == set()
 
 
 def test_layouts_go_from_simple_to_small() -> None:
     where = place("h100:8")
     found = list(layouts(job(), where, {}))
     assert found[0] == (Layout(), job())
+    assert any(way.offloads_frozen for way, _ in found)
+    assert not any(way.offloads_frozen for way, _ in layouts(job(lora_rank=2), where, {}))  # nothing is frozen apart
     assert {way.engine for way, _ in found} == {0, 1, 2, 4}
     assert {way.servers for way, _ in found} == {0, 1, 2, 4}
     assert found[-1][0].offloads

@@ -84,7 +84,7 @@ def make_training_engine(config: SFTConfig | RewardModelConfig | PPOConfig) -> E
     Raises DeviceError for a device that is not there; ConfigError for processes that do not fit together;
     DistributedError if they do not meet.
     """
-    require_launched(config.launch.launch)
+    require_launched(config.cluster.launch)
     engine = make_engine(config.model.device, deterministic=config.run.deterministic)
     here, sharding = place(), config.run.sharding
     if here.world > 1:

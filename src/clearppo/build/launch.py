@@ -112,7 +112,7 @@ def engines_of(config: PPOConfig) -> "Servers | None":
         return server.command(), server.environment(path)
 
     return Servers(
-        count=options.vllm_engines, cpus=config.launch.cpus_per_process, gpus=options.vllm_tensor_parallel_size,
+        count=options.vllm_engines, cpus=config.cluster.cpus_per_process, gpus=options.vllm_tensor_parallel_size,
         command=command, reason=reason, variable=URLS, patience=options.vllm_server_timeout,
     )  # fmt: skip
 

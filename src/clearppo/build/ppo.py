@@ -148,26 +148,16 @@ def _wired(
         reward_model=reward_model, evaluation=measures.facts(config) if measures else None, device=engine.device,
     )  # fmt: skip
     return PPORun(
-        config=config,
-        policy=policy,
-        reference=reference,
-        sampler=answering.sampler,
-        scorer=scorer,
+        config=config, policy=policy, reference=reference, sampler=answering.sampler, scorer=scorer, engine=engine,
         scaling=_scaling(config),
-        engine=engine,
         optimiser=make_optimiser(config, policy),
         kl=_kl_controller(config),
         recipe=recipe,
         objective=ppo_objective(config),
         passes=passes,
         ptx=None if others is None else make_ptx(config, others, pad_id(tokenizer), engine.device),
-        prompts=prompts,
-        tokenizer=tokenizer,
-        pad_id=pad_id(tokenizer),
-        run_dir=output.run_dir,
-        listener=listener,
-        summary=summary,
-        track=track,
+        prompts=prompts, tokenizer=tokenizer, pad_id=pad_id(tokenizer),
+        run_dir=output.run_dir, listener=listener, summary=summary, track=track,
         evaluation=evaluation,
         generator=torch.Generator().manual_seed(config.run.seed),
         ema=EMA(policy.actor, config.run.ema_decay),
@@ -175,7 +165,7 @@ def _wired(
         resume=output.resume,
         plan=sharing.plan,
         numbers=sharing.numbers,
-    )
+    )  # fmt: skip
 
 
 def _planned_inputs(

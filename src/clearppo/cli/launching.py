@@ -27,13 +27,13 @@ def launch_elsewhere(
 
     Raises ConfigError, DistributedError and StopRequested.
     """
-    if not starts_others(loaded.launch.launch):
+    if not starts_others(loaded.cluster.launch):
         return
     secret = loaded.reward.reward_auth_env if isinstance(loaded, PPOConfig) else None
     sys.exit(
         launch_run(
             loaded.command,
-            loaded.launch,
+            loaded.cluster,
             device=loaded.model.device,
             begun=os.path.join(loaded.run.output_dir, STARTED),
             recipe=recipe,

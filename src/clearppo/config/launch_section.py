@@ -1,4 +1,4 @@
-"""The section `launch` of the commands that train: who starts their processes, and on which machines."""
+"""The section `cluster` of the commands that train: who starts their processes, and on which machines."""
 
 from typing import Annotated, Literal
 

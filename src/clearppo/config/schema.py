@@ -41,7 +41,7 @@ class PPOConfig(CommandConfig):
     eval: EvalConfig = EvalConfig()
     run: RunConfig
     record: RecordConfig = RecordConfig()
-    launch: LaunchConfig = LaunchConfig()
+    cluster: LaunchConfig = LaunchConfig()
     alarm: AlarmsConfig = AlarmsConfig()
     tracking: TrackingConfig = TrackingConfig()
 

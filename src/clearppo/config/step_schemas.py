@@ -36,7 +36,7 @@ class SFTConfig(CommandConfig):
     data: SFTDataConfig
     optim: SFTOptimConfig = SFTOptimConfig()
     run: TrainRunConfig
-    launch: LaunchConfig = LaunchConfig()
+    cluster: LaunchConfig = LaunchConfig()
     tracking: TrackingConfig = TrackingConfig()
 
     def check(self) -> None:
@@ -53,7 +53,7 @@ class RewardModelConfig(CommandConfig):
     rm: RMConfig = RMConfig()
     optim: RMOptimConfig = RMOptimConfig()
     run: TrainRunConfig
-    launch: LaunchConfig = LaunchConfig()
+    cluster: LaunchConfig = LaunchConfig()
     tracking: TrackingConfig = TrackingConfig()
 
     def check(self) -> None:

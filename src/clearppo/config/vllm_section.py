@@ -103,10 +103,10 @@ def check_vllm(config: Any) -> None:
             "vllm_mode = server asks engines that run already, and no address of one is given. Start one with clearppo "
             "vllm-serve MODEL and set --vllm_server_base_url http://localhost:8000.",
         )
-    if options.vllm_mode == "ray" and config.launch.launch != "ray":
+    if options.vllm_mode == "ray" and config.cluster.launch != "ray":
         raise OptionError(
             "vllm_mode",
-            f"vllm_mode = ray takes engines that Ray has started, and launch = {config.launch.launch}. Add --launch "
+            f"vllm_mode = ray takes engines that Ray has started, and launch = {config.cluster.launch}. Add --launch "
             "ray, or use --vllm_mode colocate or server.",
         )
     _check_overlap(config)

@@ -40,6 +40,7 @@ class Group:
                 backend, store=PrefixStore("clearppo", store), rank=self.rank, world_size=self.world,
                 timeout=PATIENCE,
             )  # fmt: skip
+            self._store = store  # rank 0 may hold the server: with the last reference it goes, and its sentence too
             self._signs = Signs(PrefixStore("signs", store.clone()), self.rank, self.world)
         except (RuntimeError, TimeoutError, OSError) as error:
             raise DistributedError(

@@ -116,16 +116,18 @@ class Layout:
 def layouts(job: Job, where: Place, asked: Mapping[str, Any]) -> Iterator[tuple[Layout, Job]]:
     """What can be tried, the simplest first. `asked` is what a layout must say of itself."""
     full = Layout(sharded=True)
-    ways = [Layout(), full, replace(full, offloads_frozen=True)]
+    ways = [Layout(), full]
     if job.step == "ppo":
         beside = replace(full, engine=1)
-        ways += [beside, replace(beside, offloads_frozen=True), replace(beside, offloads_frozen=True, sleeps=True)]
         apart = [replace(full, engine=engine, servers=n) for n, engine in _servers(where)]
-        ways += apart + [replace(way, offloads_frozen=True) for way in apart]
+        ways += [beside, replace(beside, sleeps=True), *apart]
+        if any(size for _, size in _frozen(job)):
+            ways += [replace(way, offloads_frozen=True) for way in ways if way.sharded]
         ways += [replace(way, sharded=False) for way in (beside, *apart)]
     again = replace(job, checkpointing=True)
     found = [(way, changed) for changed in (job, again, replace(again, micro_rows=1)) for way in ways]
-    found += [(replace(way, offloads=True), changed) for way, changed in found if way.sharded and changed.checkpointing]
+    moving = [one for one in found if one[0].sharded and not one[0].offloads_frozen and one[1].checkpointing]
+    found += [(replace(way, offloads=True), changed) for way, changed in moving]  # what is frozen as well
     for layout, changed in found:
         if all(getattr(layout, name) == value for name, value in asked.items()):
             yield layout, changed
@@ -185,7 +187,8 @@ def spread(job: Job, where: Place, layout: Layout) -> Table:
     """Bytes a GPU by phase and role."""
     where = layout.trainers(where)
     mine = replace(job.share(where.count), parts=where.count if layout.sharded else 1)
-    away = memory(replace(mine, parts=ELSEWHERE), process=CONTEXT).phases if layout.offloads else {}
+    moves = layout.offloads or (layout.offloads_frozen and layout.sharded)
+    away = memory(replace(mine, parts=ELSEWHERE), process=CONTEXT).phases if moves else {}
     return Table(phases={
         phase: _with_holes(_moved(dict(roles), phase, mine, layout, away.get(phase, {})))
         for phase, roles in memory(mine, process=CONTEXT).phases.items()
@@ -197,8 +200,9 @@ def _moved(roles: Roles, phase: str, mine: Job, layout: Layout, elsewhere: Mappi
     if phase == LOADING:
         beside = _engine(mine, layout) if layout.engine and not layout.servers and mine.step == "ppo" else {}
         return roles | ({"decoder": 0.0} if layout.engine else {}) | beside
-    roles |= {name: elsewhere[name] for name in LEARNED if name in roles and name in elsewhere}
-    if layout.offloads_frozen and phase not in ("checking", "feedback"):
+    moved = (*(LEARNED if layout.offloads else ()), *FROZEN)  # of layers; embeddings and heads stay
+    roles |= {name: elsewhere[name] for name in moved if name in roles and name in elsewhere}
+    if layout.offloads_frozen and not layout.sharded and phase not in ("checking", "feedback"):
         roles |= dict.fromkeys(FROZEN, 0.0)
     if layout.engine and mine.step == "ppo":
         awake = not layout.servers and (not layout.sleeps or phase in ("checking", "sampling"))
@@ -225,7 +229,7 @@ def host_bytes(job: Job, where: Place, layout: Layout) -> float:
     its GPU, and the first gathers all that is saved."""
     found, where = 0.0, layout.trainers(where)
     parts = where.count if layout.sharded else 1
-    if layout.offloads_frozen:
+    if layout.offloads_frozen or layout.offloads:
         found += sum(size for _, size in _frozen(replace(job, parts=parts))) * where.node
     if layout.sleeps and job.step == "ppo":
         found += weights(job.policy, HALF) / layout.engine * where.node
@@ -294,7 +298,7 @@ def _from_host(job: Job, where: Place, layout: Layout, passes: int) -> dict[str,
     """What lies in the host's memory and is fetched, or stepped there."""
     found = {"sampling": 0.0, "feedback": 0.0, "learning": 0.0}
     shared = replace(job, parts=where.count if layout.sharded else 1)
-    if layout.offloads_frozen:
+    if layout.offloads_frozen or layout.offloads:
         found["feedback"] += sum(size for _, size in _frozen(shared)) / HOST_LINK
     if layout.sleeps and job.step == "ppo":
         found["sampling"] += 2 * weights(job.policy, HALF) / layout.engine / HOST_LINK

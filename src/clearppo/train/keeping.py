@@ -195,7 +195,8 @@ class Keeper:
             if self.engine.rank == 0:
                 self.checkpoints.give_up(self.step)
             raise
-        path = self.engine.share(lambda: self._end_writing(sealed))
+        best = self._best if self._best is not None and self._best.step == self.step else None
+        path = self.engine.share(lambda: str(self.checkpoints.end(self.step, sealed, best=best).path))
         if path is not None:  # None: this process has parted from the one that writes
             self.newest = Checkpoint(Path(path), self.step)
 
@@ -214,11 +215,6 @@ class Keeper:
         self.listener.phase("saving")
         with undisturbed_chance():  # what is drawn in saving would be drawn behind the state that is saved
             return {name: list(way) for name, way in self.checkpoints.begin(self.step, tree, save).items()}
-
-    def _end_writing(self, sealed: Mapping[str, Mapping[str, Any]]) -> str:
-        """Give it its name. Where it is."""
-        best = self._best if self._best is not None and self._best.step == self.step else None
-        return str(self.checkpoints.end(self.step, sealed, best=best).path)
 
     @property
     def _best(self) -> Best | None:

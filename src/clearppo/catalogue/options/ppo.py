@@ -297,7 +297,13 @@ PPO = {
     ),
     "vllm_mode": (
         "colocate：每个训练进程在自己旁边、同一设备上启动一个引擎，并负责结束它。server：用已经在运行的引擎，地址由 "
-        "vllm_server_base_url 给出（clearppo vllm-serve 启动一个）。"
+        "vllm_server_base_url 给出（clearppo vllm-serve 启动一个）。ray：由 --launch ray 在训练进程旁边启动引擎，结束了"
+        "就再启动。"
+    ),
+    "vllm_engines": "由 Ray 启动几个引擎，每个有自己的 GPU 或 CPU。",
+    "overlap_generation": (
+        "一边从这批回答学习，一边抽取下一批。回答于是落后一次更新（一步异策略），必须由 importance_cap 校正；"
+        "sampling/staleness 说明落后多少。"
     ),
     "vllm_server_base_url": (
         "引擎的地址，如 http://localhost:8000。多个：重复此选项，或用逗号分开；回答分给它们写，丢了一个，它那份由其余的"
