@@ -88,8 +88,7 @@ def make_answering(
     held_out: HasRows | None,
     note: Note,
 ) -> Answering:
-        held = _encoded(config, policy, tokenizer, held_out.rows if held_out else ())
-        longest = settings.max_tokens + max(map(len, [*prompts, *held]))
+    """The sampler that `config` asks for; `prompts` are what it will be asked, and the rows that are `held_out`.
 
     Raises ConfigError and ModelError where vLLM is not there, or cannot serve this model.
     """
