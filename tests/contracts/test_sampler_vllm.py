@@ -98,8 +98,11 @@ def test_numbers_that_are_not_known_are_none_and_refused(two: Set) -> None:
     rollout = sample(two.policy, two.prompts, sampler)
     assert (rollout.sampler_log_probs >= rollout.old_log_probs - 1e-6).all()  # a part of the vocabulary was left out
     assert not torch.allclose(rollout.sampler_log_probs, rollout.old_log_probs, atol=1e-3)
-    greedy = two.sampler(top_p=0.8, temperature=0.0).generate(two.prompts)
-    assert greedy.policy_log_probs is greedy.log_probs  # nothing is cut of what is not drawn
+    greedy = two.sampler(top_p=0.8, temperature=0.0)
+    generation = greedy.generate(two.prompts)
+    assert generation.policy_log_probs is generation.log_probs  # nothing is cut of what is not drawn
+    rollout = sample(two.policy, two.prompts, greedy, old_log_probs="sampler")  # as an evaluation does
+    assert rollout.old_values.shape == rollout.mask.shape
 
 
 def test_answers_go_on_from_a_state(two: Set) -> None:

@@ -1,5 +1,6 @@
 """采样: the pupil answers."""
 
+from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -89,7 +90,8 @@ def _values(policy: Policy, prompts: Prompts, generation: Generation, bounds: Bo
     """The critic's values where the sampler knows none: a critic with a backbone of its own need not wait for the
     actor's."""
     if isinstance(policy.critic, SharedCritic):
-        return _analysis(policy, prompts, generation, bounds).values
+        # At any temperature: values do not depend on it, and at 0, in an evaluation, there are no log-probs to read.
+        return _analysis(policy, prompts, replace(generation, temperature=1.0), bounds).values
     out = torch.zeros_like(generation.log_probs)
     for rows, part, responses, mask in micro_batches(prompts, generation.responses, generation.mask, *bounds):
         texts = lay_out(part, responses, mask)
