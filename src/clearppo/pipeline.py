@@ -16,7 +16,7 @@ from clearppo.config.changes import SILENT
 from clearppo.config.kinds import qualified_name, spelled
 from clearppo.config.pipeline import as_typed
 from clearppo.disk import absent_directories, remove_empty
-from clearppo.engines.environment import is_first
+from clearppo.engines.environment import is_first, require_launched
 from clearppo.errors import ClearPPOError, RunDirError
 
 RECORD = "pipeline.json"
@@ -73,6 +73,7 @@ def run_pipeline(
     goes on from its newest checkpoint, or is made again if it was begun with other settings. Before any step runs:
     raises RunDirError, naming what differs, and ClearPPOError for data, functions and models that cannot be read.
     """
+    require_launched(pipeline.options.launch)
     tell = tell if is_first() else lambda _: None
     with company():
         first = next(iter(pipeline.steps.values()))

@@ -24,7 +24,8 @@ output_dir/
   evaluation/         with --eval_steps: every measured answer, in step-N.jsonl (step-0: the start model's)
   record/             of PPO: every token of every answer, in step-000012.parquet, by record/store.py
   checkpoint-12/      what the run needs to go on after 12 iterations (PPO) or steps, by train/checkpoint.py: the
-                      model, training_state/, config.yaml, manifest.json
+                      model, training_state/ (in it shards/ with --sharding full), config.yaml,
+                      manifest.json
   best.json           which checkpoint was the best so far
   plan.json           what the run was planned to take, memory and time, and what it took (docs/plan.md)
   started.json        how many iterations or steps the run is to have, and its objective in one line

@@ -62,7 +62,7 @@ def test_a_bug_of_ours_keeps_its_traceback(run: Any, monkeypatch: pytest.MonkeyP
         (
             ["zzz"],
             "Unknown command zzz. There are quickstart, sft, reward, ppo, rlhf, doctor, plan, prefs, label, "
-            "serve-reward, view, report, compare, replay, chat, explain, recipes, import-config, env.",
+            "serve-reward, vllm-serve, view, report, compare, replay, chat, explain, recipes, import-config, env.",
         ),
         (["--versio"], "Unknown option --versio. Did you mean --version?"),
         (["recipes", "show"], "Missing argument 'NAME'."),

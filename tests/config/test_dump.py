@@ -48,7 +48,8 @@ TEXT = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20
 @given(data=st.data())
 def test_any_configuration_comes_back(data: st.DataObject, load: Any, other_values: Any, file: Path) -> None:
     flags: dict[str, Any] = {}
-    for name in data.draw(st.sets(st.sampled_from(sorted({*other_values} - {*RESUMING})))):
+    names = st.sampled_from(sorted({*other_values} - {*RESUMING}))
+    for name in data.draw(st.sets(names, max_size=6)):  # of more, some contradict each other nearly always
         text, value, needs = other_values[name]
         flags |= {**needs, name: data.draw(st.sampled_from([text, value]))}
     flags |= {"stop_strings": data.draw(st.lists(TEXT)), "model_name_or_path": data.draw(TEXT)}
@@ -96,6 +97,7 @@ def test_it_reads_like_what_a_person_would_write(load: Any) -> None:
         "model",
         "data",
         "sampling",
+        "vllm",
         "reward",
         "kl",
         "ppo",
@@ -104,6 +106,7 @@ def test_it_reads_like_what_a_person_would_write(load: Any) -> None:
         "eval",
         "run",
         "record",
+        "cluster",
         "alarm",
         "tracking",
     ]

@@ -47,7 +47,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "num_ppo_epochs": 4, "num_mini_batches": 1, "gamma": 1.0, "lam": 0.95, "cliprange": 0.2, "cliprange_high": None,
         "dual_clip": None, "cliprange_value": 0.2, "vf_coef": 0.1, "entropy_coef": 0.0, "whiten_advantages": True,
         "early_stop_kl": None, "advantage_estimator": "gae", "critic_lam": None, "critic_warmup_steps": 0,
-        "unbiased_whitening": False, "importance_cap": None,
+        "unbiased_whitening": False, "importance_cap": None, "importance_level": "token",
     },
     "ptx": {
         "ptx_coef": 0.0, "ptx_dataset_name": None, "ptx_batch_ratio": 1.0, "ptx_max_length": 512,
@@ -67,11 +67,21 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "run": {
         "overwrite_output_dir": False, "total_episodes": 10000, "batch_size": 64, "micro_batch_size": 16, "seed": 42,
         "sample_steps": 10, "logging_steps": 1, "ema_decay": None, "max_tokens_per_microbatch": "auto",
-        "profile": None, "deterministic": False, "sharding": "none", "save_steps": 50, "save_total_limit": 2,
+        "profile": None, "deterministic": False, "sharding": "none", "offload": "none",
+        "offload_frozen": False, "save_steps": 50, "save_total_limit": 2,
         "resume_from_checkpoint": None, "allow_changed_options": False, "max_bad_steps": 3, "on_bad_steps": "stop",
         "watchdog_minutes": 30.0,
     },
+    "vllm": {
+        "sampler": "in_process", "vllm_mode": "colocate", "vllm_server_base_url": [], "vllm_server_timeout": 240.0,
+        "vllm_gpu_memory_utilization": 0.3, "vllm_max_model_length": None, "vllm_dtype": "auto",
+        "vllm_tensor_parallel_size": 1, "vllm_enable_sleep_mode": False, "vllm_python": None,
+        "vllm_engines": 1, "overlap_generation": False,
+    },
     "record": {"record_steps": 1, "record_answers": None, "record_limit_mib": 2048},
+    "cluster": {
+        "launch": "here", "num_processes": 1, "cpus_per_process": 1, "ray_address": None, "max_restarts": 3,
+    },
     "alarm": {"alarms": True, "alarm_actions": []},
     "tracking": {"report_to": None, "run_name": None, "tracking_project": "clearppo", "tracking_dir": None},
 }  # fmt: skip

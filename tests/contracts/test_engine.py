@@ -2,6 +2,7 @@
 
 import math
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,10 @@ def keeps_the_contract(engine: Engine) -> None:
     assert engine.share(lambda: ["told", math.inf]) == ["told", math.inf]
     with pytest.raises(ConfigError, match="of rank 0"):
         engine.share(refused)
+    with engine.waiting():
+        time.sleep(0.01)
+    assert engine.waited() >= (0.009 if engine.world > 1 else 0.0)
+    assert engine.waited() == engine.waited() >= 0.0  # nothing was said in between
     engine.agree({"option": "value"})
     with engine.together():
         engine.unite(module)

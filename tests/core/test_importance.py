@@ -21,6 +21,8 @@ def test_weights_are_those_of_the_loops(mask, seed, cap):
     sampler = old + 0.5 * noise
     weights = importance_weights(poisoned(old, mask), poisoned(sampler, mask), mask, cap)
     close(weights, oracle.importance_weights(old.tolist(), sampler.tolist(), mask.tolist(), cap))
+    whole = importance_weights(poisoned(old, mask), poisoned(sampler, mask), mask, cap, "sequence")
+    close(whole, oracle.importance_weights_of_answers(old.tolist(), sampler.tolist(), mask.tolist(), cap))
 
 
 @quick

@@ -8,6 +8,7 @@ import pytest
 import clearppo
 from tests.distributed.pair import difference, lines_of, read, together
 from tests.resume.runs import options_of
+from tests.rollout.vllm_server import VLLMServer
 from tests.tiny import tiny_causal_lm, tiny_reward_model
 
 TRAIN = {"ppo": clearppo.ppo, "sft": clearppo.sft, "reward": clearppo.reward}
@@ -40,6 +41,25 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
             "use_peft": "true", "critic": "separate", "reward_model_path": "RM", "critic_warmup_steps": "1",
         },
     ),
+    "ppo, answered by two engines of vLLM's protocol": (
+        "ppo",
+        {
+            **PPO, "total_episodes": "30", "sampler": "vllm", "vllm_mode": "server", "vllm_server_base_url": "ENGINES",
+            "importance_cap": "2", "importance_level": "sequence",
+        },
+    ),
+    "ppo, frozen layers, average, layers computed again, weights shared out": (
+        "ppo",
+        {
+            **PPO, "total_episodes": "30", "sharding": "full", "num_ppo_epochs": "2", "freeze_layers": "1",
+            "gradient_checkpointing": "true", "ema_decay": "0.9", "kl_loss_coef": "0.1", "kl_loss_estimator": "full",
+        },
+    ),
+    "reward, LoRA, weights shared out": (
+        "reward",
+        {"batch_size": "3", "micro_batch_size": "3", "sharding": "full", "use_peft": "true", "save_steps": "2"},
+    ),
+    "sft, weights shared out if need be": ("sft", {"batch_size": "5", "micro_batch_size": "2", "sharding": "auto"}),
     "sft, weights shared out": ("sft", {"batch_size": "5", "micro_batch_size": "2", "sharding": "full"}),
     "reward, weights shared out": ("reward", {"batch_size": "3", "micro_batch_size": "3", "sharding": "full"}),
     "sft": ("sft", {"batch_size": "5", "micro_batch_size": "2", "num_train_epochs": "1.6"}),
@@ -55,7 +75,12 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, di
     """All cases, run by two processes in one go: where each run is, and its options."""
     folder = tmp_path_factory.mktemp("pair")
     model = tiny_causal_lm(folder / "model")
-    named = {"RM": tiny_reward_model(folder / "rm"), "TEXTS": lines_of(folder / "texts.jsonl")}
+    engines = [VLLMServer(model), VLLMServer(model)]
+    named = {
+        "RM": tiny_reward_model(folder / "rm"),
+        "TEXTS": lines_of(folder / "texts.jsonl"),
+        "ENGINES": ",".join(engine.url for engine in engines),
+    }
     found: dict[str, tuple[Path, dict[str, Any]]] = {}
     for number, (name, (kind, more)) in enumerate(CASES.items()):
         (data := folder / f"data{number}").mkdir()
@@ -73,11 +98,25 @@ def test_one_and_two_processes_are_equal(name: str, places: dict[str, tuple[Path
     two, options = places[name]
     one = two.with_name(two.name.replace("two", "one"))
     TRAIN[CASES[name][0]](**{**options, "output_dir": str(one), "sharding": "none"})
+    assert "communication/" not in (one / "timings.jsonl").read_text(encoding="utf-8")
     gap, where = difference(one, two)
     exact = options["dtype"] == "float64" and "reward_model_path" not in options  # which reads in float32
     assert gap <= (1e-9 if exact else 1e-4), where
-    records = sorted(file.relative_to(one) for file in one.rglob("*") if file.is_file())
-    assert records == sorted(file.relative_to(two) for file in two.rglob("*") if file.is_file())
+    records, others = (
+        sorted(file.relative_to(run) for file in run.rglob("*") if file.is_file() and file.parent.name != "shards")
+        for run in (one, two)
+    )
+    assert records == others
+
+
+@pytest.mark.parametrize("name", ["ppo", "ppo, weights shared out", "sft, weights shared out"])
+def test_the_time_with_others_is_known(name: str, places: dict[str, tuple[Path, dict[str, Any]]]) -> None:
+    two, _ = places[name]
+    for row in read(two / "timings.jsonl"):
+        of_phases = [phase.removeprefix("time/") for phase in row if phase.startswith("time/")]
+        for phase in of_phases:
+            assert 0.0 <= row[f"communication/{phase}"] <= row[f"time/{phase}"]
+        assert row["communication/learning"] > 0.0
 
 
 def test_the_record_holds_what_both_have_read(places: dict[str, tuple[Path, dict[str, Any]]]) -> None:

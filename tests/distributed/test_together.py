@@ -125,6 +125,17 @@ def test_what_goes_wrong_in_one_ends_all_and_is_said_once(options: dict[str, Any
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("rank", [0, 1])
+def test_an_error_of_one_process_ends_the_others(rank: int, options: dict[str, Any]) -> None:
+    ended = together([{"kind": "ppo", "options": options, "only": {"rank": rank, "die_at": 2, "signal": None}}])
+    assert ended.codes == [3, 3]
+    said = "only this process has failed." if rank == 0 else "process 1 of 0 to 1 has ended: only this process has"
+    assert [line for line in ended.err[0].splitlines() if line.startswith("error")] == [ended.err[0].strip()]
+    assert f"error: {said}" in ended.err[0]
+    assert ended.err[1] == ""  # who ends because of another has nothing to add
+
+
+@pytest.mark.slow
 def test_a_mistake_of_one_process(options: dict[str, Any], tmp_path: Path) -> None:
     only = {"rank": 1, "options": {"model_name_or_path": str(tmp_path / "nowhere")}}
     ended = together([{"kind": "sft", "options": _sft(options), "only": only}])
@@ -186,7 +197,7 @@ def _stopped_after(step: int, options: dict[str, Any]) -> None:
     def called(self: Any, done: int, *args: Any, **kwargs: Any) -> None:
         call(self, done, *args, **kwargs)
         if done == step:
-            os.kill(os.getpid(), 2)
+            os.kill(os.getpid(), 15)  # SIGINT would be ignored where the tests run in a shell's background
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Track, "__call__", called)

@@ -45,7 +45,11 @@ BUILT_IN = "smollm2-135m-instruct"
 
 # Flags of other programs that the pages mention.
 OTHERS_FLAGS = {"--no-deps", "--index-url", "--extra-index-url", "--constraint", "--logdir"}
-OTHERS_FLAGS |= {"--nnodes", "--nproc-per-node", "--rdzv-backend", "--rdzv-endpoint"}  # torchrun's
+OTHERS_FLAGS |= {"--nnodes", "--nproc-per-node", "--rdzv-backend", "--rdzv-endpoint", "--rdzv-id"}  # torchrun's
+OTHERS_FLAGS |= {"--node-rank", "--master-addr", "--master-port"}
+OTHERS_FLAGS |= {"--job-name", "--nodes", "--ntasks-per-node", "--gpus-per-node", "--time"}  # sbatch's
+OTHERS_FLAGS |= {"--head", "--address"}  # ray start's
+OTHERS_FLAGS |= {"--enable-scale-out", "--generation-config", "--logprobs-mode", "--tensor-parallel-size"}  # vLLM's
 ENDINGS = (".py", ".md", ".toml", ".txt", ".yaml", ".json", ".jsonl", ".safetensors")
 
 

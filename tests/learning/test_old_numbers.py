@@ -112,6 +112,20 @@ def test_weights_multiply_the_actors_loss_and_nothing_else(tmp_path: Path) -> No
     )
 
 
+def test_weights_of_whole_answers_do_not_depend_on_micro_batches(tmp_path: Path) -> None:
+    policy, data = policy_at(tmp_path), experience()
+    rollout, cap = data.rollout, 1.2
+    differences = (rollout.old_log_probs - rollout.sampler_log_probs).masked_fill(~rollout.mask, 0.0)
+    weights = differences.sum(dim=1, keepdim=True).exp().clamp(max=cap).expand_as(differences)
+    expected, _ = gradients(policy, replace(data, advantages=data.advantages * weights), FULL)
+    for size in (1, 2, 8):
+        whole = replace(FULL, importance_cap=cap, importance_level="sequence")
+        found, stats = gradients(policy, data, whole, micro_batch_size=size)
+        for f, e in zip(found, expected, strict=True):
+            torch.testing.assert_close(f, e, atol=1e-12, rtol=1e-9)
+        assert stats.mean("sampling/importance_weight") == pytest.approx(float(weights[rollout.mask].mean()))
+
+
 # ------------------------------------------------------------------------------------------------ micro-batches
 
 

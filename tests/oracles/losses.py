@@ -35,6 +35,16 @@ def actor(advantages, old_log_probs, log_probs, mask, count=None, clip=None, cli
     return _over_tokens(token, mask, count, advantages, old_log_probs, log_probs)
 
 
+def importance_weights_of_answers(old_log_probs, sampler_log_probs, mask, cap):
+    result = []
+    for old_row, drawn_row, keeps in zip(old_log_probs, sampler_log_probs, mask, strict=True):
+        ratio = 1.0
+        for old, drawn, keep in zip(old_row, drawn_row, keeps, strict=True):
+            ratio *= math.exp(old) / math.exp(drawn) if keep else 1.0
+        result.append([min(ratio, cap) if keep else 0.0 for keep in keeps])
+    return result
+
+
 def importance_weights(old_log_probs, sampler_log_probs, mask, cap):
     return [
         [min(math.exp(old - drawn), cap) if keep else 0.0 for old, drawn, keep in zip(*row, strict=True)]

@@ -165,7 +165,16 @@ def test_the_command(flags: dict[str, Any], tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
     there = CliRunner().invoke(main, ["plan", *words, "--device", "h100:8"])
     assert there.exit_code == 0
-    assert "cannot be started yet" in there.output
+    assert "options      --sharding none" in there.output
+    assert "of several GPUs nothing was measured" in there.output
+    asked = CliRunner().invoke(main, ["plan", *words, "--device", "h100:8", "--sharding", "full", "--sampler", "vllm"])
+    assert "options      --sharding full --sampler vllm --vllm_mode" in asked.output
+    two = CliRunner().invoke(main, ["plan", *words, "--processes", "2", "--sharding", "full", "--json", str(file)])
+    assert two.exit_code == 0
+    assert "a process at the peak" in two.output
+    found = json.loads(file.read_text())
+    assert next(iter(found["bytes"])) == "loading"
+    assert found["bytes"]["sampling"]["gathered"] > 0
 
 
 @pytest.mark.parametrize(
@@ -173,6 +182,8 @@ def test_the_command(flags: dict[str, Any], tmp_path: Path) -> None:
     [
         (["--device", "h1000"], "is none that plan knows"),
         (["--device", "cpu", "--gpus_per_node", "8"], "--gpus_per_node 8 has no effect"),
+        (["--device", "h100:8", "--processes", "8"], "--processes 8 is for this machine"),
+        (["--sharding", "full"], "Say how many with --processes 2"),
         (["--model_name_or_path", "/nowhere/at/all"], "/nowhere/at/all"),
     ],
 )

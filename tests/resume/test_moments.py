@@ -21,7 +21,7 @@ from clearppo.engines.local import LocalEngine
 from clearppo.errors import CheckpointError, RewardError, RunDirError, StopRequested
 from clearppo.models.saving import save_actor
 from clearppo.rundir import RunDir
-from clearppo.train import run as run_module
+from clearppo.train import policy_files
 from tests.resume.runs import KilledAt, Options, difference, files_of, options_of, train
 from tests.tiny import tiny_causal_lm
 
@@ -210,7 +210,7 @@ def test_what_saving_draws_is_drawn_for_nobody_else(
 
     whole = place("whole")
     train("ppo", {**options, "save_steps": "2"})
-    monkeypatch.setattr(run_module, "save_actor", drawing)
+    monkeypatch.setattr(policy_files, "save_actor", drawing)
     drawn = place("drawn")
     train("ppo", {**options, "save_steps": "2"})
     assert difference(whole, drawn) == ""

@@ -18,7 +18,9 @@ import torch
 from clearppo.errors import CheckpointError, RunDirError
 from clearppo.rundir import RunDir
 from clearppo.train import checkpoint as module
-from clearppo.train.checkpoint import Best, Checkpoints, damage
+from clearppo.train import manifest
+from clearppo.train.checkpoint import Best, Checkpoints
+from clearppo.train.manifest import damage
 
 STATE = {"weights": torch.arange(6.0), "kl": 0.05, "seen": [1, 2]}
 
@@ -190,16 +192,16 @@ def test_one_under_another_name_is_not_taken_for_that_step(store: Store) -> None
 
 def test_one_of_another_format_is_said(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     store.write(1)
-    monkeypatch.setattr(module, "FORMAT", 2)
+    monkeypatch.setattr(manifest, "FORMAT", 3)
     wrong = damage(store.path / "checkpoint-1")
-    assert wrong == "it has format 1, and this version of ClearPPO reads format 2"
+    assert wrong == "it has format 1, and this version of ClearPPO reads the formats 3 and 2"
 
 
 def test_a_manifest_names_nothing_outside(store: Store) -> None:
     store.write(1)
     path = store.path / "checkpoint-1"
     for name in ("../../secret", "/etc/hostname"):
-        (path / "manifest.json").write_bytes(module._rendered(1, 1, {name: {"size": 0, "sha256": ""}}))
+        (path / "manifest.json").write_bytes(manifest._rendered(1, 1, {name: {"size": 0, "sha256": ""}}))
         assert "manifest.json is not what was written" in str(damage(path))
 
 
@@ -294,7 +296,7 @@ def full(*_: Any, **__: Any) -> None:
     raise OSError(errno.ENOSPC, "No space left on device")
 
 
-@pytest.mark.parametrize("place", ["save_model", "write_state", "_seal"])
+@pytest.mark.parametrize("place", ["save_model", "write_state", "seal"])
 def test_a_full_disk_leaves_what_was_there(place: str, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     store.write(1, 2)
     before = {path: path.stat().st_mtime_ns for path in store.path.rglob("*")}
@@ -364,7 +366,9 @@ def dies(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], None]]:
     for name in ("rename", "mkdir", "write_bytes", "write_text", "replace", "unlink"):
         monkeypatch.setattr(Path, name, counted(getattr(Path, name)))
     monkeypatch.setattr(shutil, "rmtree", counted(shutil.rmtree))
-    monkeypatch.setattr(module, "sync", counted(module.sync))
+    synced = counted(manifest.sync)
+    for place in (module, manifest):
+        monkeypatch.setattr(place, "sync", synced)
     yield lambda n: left.__setitem__(0, n)
     left[0] = -1
 

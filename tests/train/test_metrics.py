@@ -60,7 +60,15 @@ def measured() -> Measured:
         learning_rate=1e-5,
         episode=10,
         seconds={"sampling": 1.0, "learning": 3.0},
+        communication={"learning": 0.25},
     )
+
+
+def test_what_depends_on_the_machine_is_kept_apart() -> None:
+    metrics, timings = REGISTRY.kept(measure(measured()))
+    clock = {"time/sampling": 1.0, "time/learning": 3.0, "communication/learning": 0.25}
+    assert timings == {**clock, "eps": 0.5, "tokens_per_second": 0.75}
+    assert not timings.keys() & metrics.keys()
 
 
 def test_hand_values() -> None:
@@ -78,7 +86,7 @@ def test_hand_values() -> None:
         "policy/grad_norm": 2.0, "rewards/f/mean": 1.5, "rewards/f/std": 0.5, "rewards/g/mean": 4.0,
         "rewards/g/std": 0.0,
         "lr": 1e-5, "episode": 10, "eps": 0.5, "tokens_per_second": 0.75, "time/sampling": 1.0, "time/learning": 3.0,
-        "objective/kl_coef": 0.5, "policy/early_stop": 0.0, "faults/skipped_steps": 0.0,
+        "communication/learning": 0.25, "objective/kl_coef": 0.5, "policy/early_stop": 0.0, "faults/skipped_steps": 0.0,
     }  # fmt: skip
     assert set(row) == set(expected)
     for name, value in expected.items():

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 from torch import Tensor
 
-from clearppo.train import state_file
+from clearppo.train import safetensors
 from clearppo.train.state_file import TENSORS, TREE, read_state, write_state
 
 TYPES = [
@@ -105,7 +105,7 @@ def test_names_that_the_format_keeps_for_itself_and_ways_that_look_alike(tmp_pat
 
 
 def test_large_tensors_are_written_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(state_file, "_CHUNK", 24)
+    monkeypatch.setattr(safetensors, "_CHUNK", 24)
     tree = {"a": torch.arange(100), "b": torch.arange(35, dtype=torch.int8).reshape(5, 7).T}
     write_state(tmp_path, tree)
     assert same(read_state(tmp_path), tree)

@@ -8,6 +8,7 @@ OBJECTIVE = {
     "clip_high": None,
     "dual_clip": None,
     "importance_cap": None,
+    "importance_level": "token",
     "clip_value": None,
     "vf_coef": 0.1,
     "entropy_coef": 0.0,

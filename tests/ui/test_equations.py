@@ -267,6 +267,17 @@ def test_importance_weights() -> None:
     assert value(found, "7") == pytest.approx(-3)
 
 
+def test_an_importance_weight_of_the_whole_answer() -> None:
+    """The answer is e^(0.5 - 0.2) times as likely to the policy as to the sampler, and so weighs every token."""
+    answer = row(
+        length=2, log_probs=[-1.0, -1.0], sampler_log_probs=[-1.5, -0.8], advantages=[1.0, 1.0], ratios=[[1.0, 1.0]]
+    )
+    for token in (0, 1):
+        found = explain(meta({"importance_cap": 2.0, "importance_level": "sequence"}), answer, token)["equations"]
+        assert value(found, "", "importance") == pytest.approx(math.exp(0.3))
+        assert value(found, "7") == pytest.approx(-math.exp(0.3))
+
+
 def test_kl_in_the_loss() -> None:
     """Ratio 2: the live log-prob is -0.5 + log 2, the reference's -0.5; k3 = 1/2 - 1 + log 2."""
     answer = one(advantages=[1.0], ratios=[[2.0]], values=None)

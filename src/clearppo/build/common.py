@@ -22,7 +22,7 @@ from clearppo.config import (
 )
 from clearppo.config.kinds import qualified_name
 from clearppo.engines.base import Engine
-from clearppo.engines.environment import Place, place
+from clearppo.engines.environment import Place, place, require_launched
 from clearppo.engines.local import (
     LocalEngine,
     be_deterministic,
@@ -43,6 +43,7 @@ from clearppo.models.loading import (
 )
 from clearppo.models.memory import token_budget
 from clearppo.models.policy import Policy
+from clearppo.models.whole import timed_by
 from clearppo.rollout.sampler import SamplingSettings
 from clearppo.train.marks import data_mark
 
@@ -83,11 +84,12 @@ def make_training_engine(config: SFTConfig | RewardModelConfig | PPOConfig) -> E
     Raises DeviceError for a device that is not there; ConfigError for processes that do not fit together;
     DistributedError if they do not meet.
     """
+    require_launched(config.cluster.launch)
     engine = make_engine(config.model.device, deterministic=config.run.deterministic)
     here, sharding = place(), config.run.sharding
     if here.world > 1:
         return _one_of_many(engine.device, here, sharding, values(config))
-    if sharding != "none":
+    if sharding == "full":
         raise ConfigError(
             f"sharding = {sharding} shares weights out over processes, and there is one. Start several with torchrun "
             "--nproc-per-node N -m clearppo ..., or leave out --sharding."
@@ -118,6 +120,7 @@ def _one_of_many(device: torch.device, here: Place, sharding: str, options: Mapp
         from clearppo.engines.fsdp import ShardedEngine
 
         engine = ShardedEngine(device, group)
+        timed_by(engine.waiting)
     versions = {f"the version of {name}": version(name) for name in ("clearppo", "torch", "transformers")}
     engine.agree({**versions, **{name: _told(value) for name, value in options.items()}})
     if device.type == "cpu" and not os.environ.get("OMP_NUM_THREADS"):

@@ -20,8 +20,7 @@ from clearppo.feedback.scorer import Scorer, WeightedScorer, unique_names
 from clearppo.feedback.shared import on_first
 from clearppo.learning import Passes
 from clearppo.models.policy import Policy
-from clearppo.rollout import Truncation
-from clearppo.rollout.inprocess import InProcessSampler
+from clearppo.rollout import Sampler, SamplingSettings, Truncation
 from clearppo.rundir import RunDir
 from clearppo.train.eval_metrics import SCORE, metric_names
 from clearppo.train.in_loop import Choice, EvaluationInLoop
@@ -151,9 +150,9 @@ def _check_choice(config: PPOConfig, names: Sequence[str]) -> None:
 
 
 def make_evaluation(
-    config: PPOConfig, measures: Measures | None, *, policy: Policy, tokenizer: Any, sampler: InProcessSampler,
-    reference: Reference, passes: Passes, truncation: Truncation | None, track: Track, run_dir: RunDir,
-    division: Division = ALONE,
+    config: PPOConfig, measures: Measures | None, *, policy: Policy, tokenizer: Any,
+    another: Callable[[SamplingSettings, int], Sampler], reference: Reference, passes: Passes,
+    truncation: Truncation | None, track: Track, run_dir: RunDir, division: Division = ALONE,
 ) -> EvaluationInLoop | None:  # fmt: skip
     """The evaluation of a run whose parts these are; None if nothing is measured."""
     options = config.eval
@@ -166,7 +165,7 @@ def make_evaluation(
     return EvaluationInLoop(
         policy=policy,
         prompts=measures.prompts.batch(range(len(measures.prompts)), pad_id(tokenizer)).to(policy.device),
-        make_sampler=_samplers(config, policy, tokenizer, sampler, division),
+        make_sampler=_samplers(config, policy, tokenizer, another),
         reference=reference,
         scorers=measures.scorers,
         portions={**passes.portions, "division": division},
@@ -182,12 +181,10 @@ def make_evaluation(
 
 
 def _samplers(
-    config: PPOConfig, policy: Policy, tokenizer: Any, sampler: InProcessSampler, division: Division
-) -> Callable[[], InProcessSampler]:
+    config: PPOConfig, policy: Policy, tokenizer: Any, another: Callable[[SamplingSettings, int], Sampler]
+) -> Callable[[], Sampler]:
     """What makes a sampler that begins anew, on the weights that the run's own sampler holds."""
     model = policy.actor.causal_lm
     settings = sampling_settings(config.sampling, model, tokenizer, max_batch_size=DECODE_BATCH)
     settings = replace(settings, temperature=config.eval.eval_temperature)
-    return lambda: InProcessSampler(
-        policy, tokenizer, settings, seed=SEED, decoder=sampler.decoder, resident=False, division=division
-    )
+    return lambda: another(settings, SEED)

@@ -79,13 +79,16 @@ def make_ptx(config: PPOConfig, texts: SequenceSet, padding: int, device: torch.
     )
 
 
-def ppo_recipe(config: PPOConfig, truncation: Truncation | None = None, *, exact: bool = True) -> Recipe:
-    """The loop's numbers that `config` asks for, where the sampler's log-probs are the learner's (`exact`) or not."""
+def ppo_recipe(
+    config: PPOConfig, truncation: Truncation | None = None, *, exact: bool = True, known: bool = True
+) -> Recipe:
+    """The loop's numbers that `config` asks for, where the sampler's log-probs are the learner's (`exact`) or not; or
+    are not even `known`."""
     reward, ppo, optim = config.reward, config.ppo, config.optim
     return Recipe(
         n_iterations=config.num_iterations,
         truncation=truncation,
-        old_log_probs=old_log_probs_of(config, exact)[0],
+        old_log_probs=old_log_probs_of(config, exact, known)[0],
         kl_estimator=config.kl.kl_estimator,
         score_clip=reward.score_clip,
         missing_eos_penalty=reward.missing_eos_penalty,
@@ -115,6 +118,7 @@ def ppo_objective(config: PPOConfig) -> Objective:
         clip_high=ppo.cliprange_high,
         dual_clip=ppo.dual_clip,
         importance_cap=ppo.importance_cap,
+        importance_level=ppo.importance_level,
         clip_value=ppo.cliprange_value,
         vf_coef=ppo.vf_coef if config.has_critic else 0.0,
         entropy_coef=ppo.entropy_coef,
@@ -124,7 +128,13 @@ def ppo_objective(config: PPOConfig) -> Objective:
 
 
 def make_passes(
-    config: PPOConfig, policy: Policy, engine: Engine, *, tokens: int | Literal["auto"] | None, exact: bool
+    config: PPOConfig,
+    policy: Policy,
+    engine: Engine,
+    *,
+    tokens: int | Literal["auto"] | None,
+    exact: bool,
+    known: bool = True,
 ) -> Passes:
     """How often and in what portions the policy learns; `tokens` bounds a micro-batch. Made when all models are there:
     what they take is not free."""
@@ -138,14 +148,16 @@ def make_passes(
         micro_batch_tokens=micro_batch_tokens(tokens, engine, networks, learned_parameters(policy)),
         max_grad_norm=config.optim.max_grad_norm,
         early_stop_kl=config.ppo.early_stop_kl,
-        first_is_old=old_log_probs_of(config, exact)[1],
+        first_is_old=old_log_probs_of(config, exact, known)[1],
     )
 
 
-def old_log_probs_of(config: PPOConfig, exact: bool) -> tuple[OldLogProbs, bool]:
+def old_log_probs_of(config: PPOConfig, exact: bool, known: bool = True) -> tuple[OldLogProbs, bool]:
     """Whose numbers a rollout holds, and whether the loss takes those of its own pass instead."""
     asked = config.sampling.old_log_probs
     if asked != "auto":
         return asked, False
+    if not known:
+        return "learner", False
     one_step = config.ppo.num_ppo_epochs * config.ppo.num_mini_batches == 1
     return ("sampler" if exact or one_step else "learner"), one_step and not exact

@@ -9,7 +9,8 @@ import torch
 from clearppo.build.common import uses_autocast
 from clearppo.build.plan_inputs import Inputs, inputs_of
 from clearppo.build.speed import measured_speed
-from clearppo.config import PPOConfig, RewardModelConfig, SFTConfig
+from clearppo.config import PPOConfig, RewardModelConfig, SFTConfig, explicit, values
+from clearppo.engines.environment import place as started
 from clearppo.engines.local import free_memory, has_fast_bf16, select_device
 from clearppo.engines.peak import resident_bytes
 from clearppo.models.loading import DTYPES, first_line
@@ -18,7 +19,7 @@ from clearppo.plan.devices import Place
 from clearppo.plan.job import Job
 from clearppo.plan.memory import GIB, Table, budget, memory
 from clearppo.plan.result import Plan, gib
-from clearppo.plan.spread import fitting, host_bytes
+from clearppo.plan.spread import Layout, fitting, host_bytes, travel
 from clearppo.plan.time import seconds, speed_of
 
 TrainConfig = SFTConfig | RewardModelConfig | PPOConfig
@@ -26,13 +27,18 @@ LATER = 90 * 2**20
 """Bytes that tokenizers, models' code and data take, and the libraries that are read when they are first needed."""
 OF_DRIVER = 0.6 * GIB
 """What CUDA itself takes of a GPU for one process."""
+MOVED = {"offloads_frozen": "offload_frozen", "offloads": "offload"}
+"""Ways of a layout that need an option of the run."""
 PROCESS = (resident_bytes() or 400 * 2**20) + LATER
 """Bytes of this program without models: what was there when this module was read, before any was loaded."""
 
 
-def plan_run(config: TrainConfig, *, place: Place | None = None, inputs: Inputs | None = None) -> Plan:
-    """What the run that `config` describes will take, here or on the accelerators of `place`. `inputs` are its models
-    and texts, if somebody has read them: otherwise the configurations of models are read, and texts tokenised.
+def plan_run(
+    config: TrainConfig, *, place: Place | None = None, inputs: Inputs | None = None, processes: int = 1
+) -> Plan:
+    """What the run that `config` describes will take, here, in each of so many `processes`, or on the accelerators of
+    `place`. `inputs` are its models and texts, if somebody has read them: otherwise the configurations of models are
+    read, and texts tokenised.
 
     Raises ClearPPOError where the run itself would for what it reads.
     """
@@ -46,8 +52,9 @@ def plan_run(config: TrainConfig, *, place: Place | None = None, inputs: Inputs 
     job = _job(config, inputs, kind, autocast=_half(config, device, elsewhere))
     if place is not None and elsewhere:
         return _elsewhere(config, job, place, inputs)
-    room = _room(device)
-    job = _with_budget(job, inputs, room)
+    room = _room(device, processes)
+    whole = _with_budget(job, inputs, room)
+    job = replace(whole.share(processes), parts=processes if config.run.sharding == "full" else 1)
     process = PROCESS if kind == "cpu" else OF_DRIVER
     speed = measured_speed(job, device)
 
@@ -59,11 +66,12 @@ def plan_run(config: TrainConfig, *, place: Place | None = None, inputs: Inputs 
         rounds=job.rounds,
         table=taken(job),
         available_bytes=room,
-        seconds=seconds(job, speed),
+        seconds=seconds(whole, speed, processes),
         changes=changes(job, taken, speed, fast_half=has_fast_bf16(device)),
-        largest={} if room is None else sizes(job, taken, room),
-        facts=_facts(job, str(device)),
+        largest={} if room is None or processes > 1 else sizes(job, taken, room),
+        facts=_facts(whole, str(device) if processes == 1 else f"{device}, {processes} processes"),
         assumptions=_assumed(job, inputs, here=True),
+        each="process" if processes > 1 else "",
         round=_round(job),
     )
 
@@ -71,7 +79,7 @@ def plan_run(config: TrainConfig, *, place: Place | None = None, inputs: Inputs 
 def plan_of_run(config: TrainConfig, inputs: Inputs, *, note: Callable[[str], None]) -> Plan | None:
     """The plan of a run that is being built. A run does not depend on it: None and a note if it cannot be made."""
     try:
-        return plan_run(config, inputs=inputs)
+        return plan_run(config, inputs=inputs, processes=started().world)
     except Exception as error:  # of an architecture that nobody has seen, anything may be missing
         note(f"no plan of memory and time: {first_line(error)}")
         return None
@@ -82,28 +90,34 @@ def _elsewhere(config: TrainConfig, job: Job, place: Place, inputs: Inputs) -> P
     assert place.accelerator is not None
     room, speed = place.accelerator.memory, speed_of(place.accelerator, job.work)
     job = _with_budget(job, inputs, room if place.count == 1 else None)
+    asked = _asked(config)
     layout: list[str] = []
-    host = 0.0
+    host, flags, took = 0.0, "", seconds(job, speed)
     if place.count == 1:
         table = memory(job, process=OF_DRIVER)
     else:
-        chosen, job, table, _ = fitting(job, place, room)
+        given = job
+        chosen, job, table, _ = fitting(job, place, room, asked, lambda one, way: sum(_spent(one, place, way).values()))
         layout, host = chosen.words(job, place), host_bytes(job, place, chosen)
+        flags = " ".join(f"--{name} {str(value).lower()}" for name, value in chosen.flags(job, given, place).items())
+        took = _spent(job, place, chosen)
 
     def taken(one: Job) -> Table:
-        return memory(one, process=OF_DRIVER) if place.count == 1 else fitting(one, place, room)[2]
+        return memory(one, process=OF_DRIVER) if place.count == 1 else fitting(one, place, room, asked)[2]
 
     return Plan(
         device=place.name,
         rounds=job.rounds,
         table=table,
         available_bytes=room,
-        seconds=seconds(job, speed, place),
+        seconds=took,
         changes=changes(job, taken, speed, fast_half=True) if place.count == 1 else [],
         largest=sizes(job, taken, room),
         facts=_facts(job, place.name),
         assumptions=_assumed(job, inputs, here=False, place=place),
         layout=layout,
+        flags=flags,
+        each="GPU" if place.count > 1 else "",
         host_bytes=host,
         round=_round(job),
     )
@@ -115,13 +129,38 @@ def _half(config: TrainConfig, device: torch.device, elsewhere: bool) -> bool:
     return uses_autocast(config.model, device)
 
 
-def _room(device: torch.device) -> float | None:
-    """What this process may have: what is free, and what it has already."""
+def _spent(job: Job, place: Place, layout: Layout) -> dict[str, float]:
+    """Seconds by phase over several GPUs: what is computed, and what travels."""
+    assert place.accelerator is not None
+    between = travel(job, place, layout)
+    computed = seconds(
+        job, speed_of(place.accelerator, job.work), layout.trainers(place).count, engine=layout.engine,
+        writers=layout.servers or None,
+    )  # fmt: skip
+    return {phase: value + between.get(phase, 0.0) for phase, value in computed.items()}
+
+
+def _asked(config: TrainConfig) -> dict[str, Any]:
+    """What the options say of a layout, where somebody has set them; and what there is no option for."""
+    value, given = values(config), explicit(config)
+    found: dict[str, Any] = {name: False for name, option in MOVED.items() if option not in value}
+    found |= {name: value[option] in (True, "cpu") for name, option in MOVED.items() if option in given}
+    if "sharding" in given and value["sharding"] in ("none", "full"):
+        found["sharded"] = value["sharding"] == "full"
+    if isinstance(config, PPOConfig) and "sampler" in given:
+        found["by_vllm"] = config.vllm.sampler == "vllm"
+        if "vllm_mode" in given:
+            found["apart"] = config.vllm.vllm_mode == "server"
+    return found
+
+
+def _room(device: torch.device, processes: int) -> float | None:
+    """What this process may have: what is free, and what it has already; where several compute on one CPU its share."""
     free = free_memory(device)
     if free is None:
         return None
     if device.type == "cpu":
-        return free + (resident_bytes() or 0)
+        return free / processes + (resident_bytes() or 0)
     return free + (torch.cuda.memory_allocated(device) if device.type == "cuda" else 0)
 
 
@@ -217,7 +256,7 @@ def _assumed(job: Job, inputs: Inputs, *, here: bool, place: Place | None = None
         )
         if place.count > 1:
             said.append(
-                "ClearPPO computes on one device so far: a run over several is laid out here as an engine with FSDP2 "
-                "and vLLM will do it, and cannot be started yet"
+                "of several GPUs nothing was measured: formulas of one device, shares of them, and numbers that "
+                f"travel at {place.link / 1e9:.0f} GB/s for each"
             )
     return said

@@ -1,6 +1,6 @@
 """From a PPOConfig to the objects of a run."""
 
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -30,8 +30,9 @@ from clearppo.build.learning import (
 from clearppo.build.output import Output, Place, run_directory
 from clearppo.build.plan import plan_of_run
 from clearppo.build.plan_inputs import Inputs, shape_of
+from clearppo.build.sampling import check_sampler, make_answering
 from clearppo.build.scoring import close_sources, light_sources, whole_scorer
-from clearppo.build.sharding import shard
+from clearppo.build.sharding import decide, shard
 from clearppo.build.tracking import check_trackers, make_trackers
 from clearppo.config import PPOConfig
 from clearppo.core.kl import AdaptiveKL, FixedKL
@@ -105,6 +106,7 @@ def _read(
 ) -> tuple[list[Scorer], list[dict[str, Any]], Sequence[Demonstration], HeldOut | None]:
     """The light sources of scores, the prompts, the texts of PPO-ptx (none: it is off), and what is measured on."""
     check_trackers(config.tracking)
+    check_sampler(config, engine)
     sources = on_first(lambda: light_sources(config.reward), engine)
     rows = load_rows(config.data.dataset_name, config=config.data.dataset_config, split=config.data.dataset_train_split)
     rows, held_out = read_held_out(config, rows, engine)
@@ -125,53 +127,45 @@ def _wired(
 ) -> PPORun:
     listener.phase("loading")
     policy, tokenizer, prompts = _policy_and_prompts(config, engine, rows, listener.note)
-    settings = sampling_settings(config.sampling, policy.actor.causal_lm, tokenizer)
     _require_space(config, output, policy)
     others = other_texts(config, texts, tokenizer, context_length(policy.actor.causal_lm)) if texts else None
-    sampler = InProcessSampler(policy, tokenizer, settings, seed=config.run.seed, resident=False, division=engine)
-    recipe = ppo_recipe(config, _truncation(config, tokenizer), exact=sampler.decoder.exact)
+    answering = make_answering(config, policy, tokenizer, engine, prompts.ids, held_out, listener.note)
+    recipe = ppo_recipe(config, _truncation(config, tokenizer), **answering.numbers)
     scorer, reward_model = whole_scorer(config, sources, policy, tokenizer, listener.note, engine)
     measures = load_measures(config, held_out, policy, tokenizer, scorer, listener.note)
     reference = make_reference(policy, micro_batch_size=config.run.micro_batch_size, division=engine)
-    passes = _passes(config, engine, output, policy, sampler, reference, scorer)
-    shard(config, engine, policy, reference, scorer, measures, sampler)
+    passes = _passes(config, engine, output, policy, answering.numbers, reference, scorer)
+    planned = _planned_inputs(config, policy, scorer, prompts, passes)
+    sharing = decide(config, engine, lambda wanted: plan_of_run(wanted, planned, note=listener.note), listener.note)
+    shard(config, engine, sharing, policy, reference, scorer, measures, answering.decoder)
     track = _track(config, output.run_dir, tokenizer, listener, recipe, passes, engine)
     evaluation = make_evaluation(
-        config, measures, policy=policy, tokenizer=tokenizer, sampler=sampler, reference=reference, passes=passes,
-        truncation=recipe.truncation, track=track, run_dir=output.run_dir, division=engine,
+        config, measures, policy=policy, tokenizer=tokenizer, another=answering.another, reference=reference,
+        passes=passes, truncation=recipe.truncation, track=track, run_dir=output.run_dir, division=engine,
     )  # fmt: skip
     summary = summarise(
-        config, policy, prompts, others, decoder=sampler.decoder, recipe=recipe, passes=passes,
+        config, policy, prompts, others, decoding=answering.how, exact=answering.exact, recipe=recipe, passes=passes,
         reward_model=reward_model, evaluation=measures.facts(config) if measures else None, device=engine.device,
     )  # fmt: skip
     return PPORun(
-        config=config,
-        policy=policy,
-        reference=reference,
-        sampler=sampler,
-        scorer=scorer,
+        config=config, policy=policy, reference=reference, sampler=answering.sampler, scorer=scorer, engine=engine,
         scaling=_scaling(config),
-        engine=engine,
         optimiser=make_optimiser(config, policy),
         kl=_kl_controller(config),
         recipe=recipe,
         objective=ppo_objective(config),
         passes=passes,
         ptx=None if others is None else make_ptx(config, others, pad_id(tokenizer), engine.device),
-        prompts=prompts,
-        tokenizer=tokenizer,
-        pad_id=pad_id(tokenizer),
-        run_dir=output.run_dir,
-        listener=listener,
-        summary=summary,
-        track=track,
+        prompts=prompts, tokenizer=tokenizer, pad_id=pad_id(tokenizer),
+        run_dir=output.run_dir, listener=listener, summary=summary, track=track,
         evaluation=evaluation,
         generator=torch.Generator().manual_seed(config.run.seed),
         ema=EMA(policy.actor, config.run.ema_decay),
         checkpoints=output.checkpoints,
         resume=output.resume,
-        plan=plan_of_run(config, _planned_inputs(config, policy, scorer, prompts, passes), note=listener.note),
-    )
+        plan=sharing.plan,
+        numbers=sharing.numbers,
+    )  # fmt: skip
 
 
 def _planned_inputs(
@@ -194,13 +188,13 @@ def _passes(
     engine: Engine,
     output: Output,
     policy: Policy,
-    sampler: InProcessSampler,
+    numbers: Mapping[str, bool],
     reference: FrozenReference,
     scorer: WeightedScorer,
 ) -> Passes:
     """How answers are cut. What bounds a micro-batch in learning bounds it in every other pass."""
     tokens = output.micro_batch_tokens(config.run.max_tokens_per_microbatch)
-    passes = make_passes(config, policy, engine, tokens=tokens, exact=sampler.decoder.exact)
+    passes = make_passes(config, policy, engine, tokens=tokens, **numbers)
     reference.micro_batch_tokens = passes.micro_batch_tokens
     for source in scorer.sources:
         if isinstance(source, RewardModelScorer):
@@ -227,6 +221,7 @@ def _track(
         logging_steps=config.run.logging_steps,
         trackers=make_trackers(config.tracking, config.run.output_dir),
         peak=Peak(engine.device),
+        waited=engine.waited if engine.world > 1 else None,
         record=Recorder(
             Store(run_dir.path / RECORD, every=options.record_steps, last=recipe.n_iterations, limit=limit),
             tokenizer,

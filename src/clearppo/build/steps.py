@@ -23,7 +23,7 @@ from clearppo.build.common import (
 from clearppo.build.output import Output, Place, run_directory
 from clearppo.build.plan import plan_of_run
 from clearppo.build.plan_inputs import Inputs, shape_of
-from clearppo.build.sharding import require_one_pass
+from clearppo.build.sharding import Sharing, decide, require_gpu, require_one_pass
 from clearppo.build.tracking import check_trackers, make_trackers
 from clearppo.config import OptimConfig, RewardModelConfig, SFTConfig, TrainRunConfig, explicit
 from clearppo.data.comparisons import Comparison, ComparisonSet, encode_comparisons, load_comparisons, split_comparisons
@@ -38,7 +38,6 @@ from clearppo.data.judgement import DEFAULT_TEMPLATE, JudgementTemplate
 from clearppo.data.references import encode_references
 from clearppo.engines.base import Engine
 from clearppo.engines.peak import Peak
-from clearppo.errors import ConfigError
 from clearppo.learning.optimiser import adamw, rate_scale
 from clearppo.learning.reward import RewardObjective, check_comparisons
 from clearppo.models.build import make_actor
@@ -65,7 +64,7 @@ def build_sft(config: SFTConfig, *, listener: Listener | None = None, place: Pla
     Raises ClearPPOError (ConfigError, DataError, ModelError, DeviceError, RunDirError).
     """
     listener = listener or Silence()
-    engine = _engine(config)
+    engine = make_training_engine(config)
     torch.manual_seed(config.run.seed)
     rows = _rows(config, load_demonstrations, split_demonstrations)
     with place(config, _inputs(config), listener, engine) as output:
@@ -77,22 +76,12 @@ def build_reward(
 ) -> RewardRun:
     """The same for a reward model."""
     listener = listener or Silence()
-    engine = _engine(config)
+    engine = make_training_engine(config)
     torch.manual_seed(config.run.seed)
     template, references = _judgement(config), _references(config)
     rows = _rows(config, partial(load_comparisons, note=listener.note), split_comparisons)
     with place(config, _inputs(config), listener, engine) as output:
         return _wired_reward(config, engine, template, rows, references, output, listener)
-
-
-def _engine(config: SFTConfig | RewardModelConfig) -> Engine:
-    """See make_training_engine. Raises ConfigError for what does not go together with weights that are shared out."""
-    if isinstance(config, RewardModelConfig) and config.model.use_peft and config.run.sharding == "full":
-        raise ConfigError(
-            "use_peft = true and sharding = full: a reward model's adapter cannot be kept when it is shared out. Leave "
-            "out --use_peft or --sharding."
-        )
-    return make_training_engine(config)
 
 
 def check_sft(config: SFTConfig) -> None:
@@ -129,8 +118,15 @@ def _wired_sft(
     unite(engine, actor, config.data.dataset_name, learned)
     _require_space(config, output, actor)
     tokens = _micro_batch_tokens(config.run, output, engine, actor, actor.causal_lm)
-    engine.shard(actor)
     course = _course(config.run, config.optim, learned.lengths, learned.lengths)
+    planned = Inputs(
+        policy=shape_of(loaded.model, config.model.lora_target_modules),
+        lengths=learned.lengths,
+        rounds=course.n_steps,
+        micro_tokens=tokens,
+    )
+    sharing = decide(config, engine, lambda wanted: plan_of_run(wanted, planned, note=listener.note), listener.note)
+    _shard(config, engine, sharing, actor)
     return SFTRun(
         config=config,
         actor=actor,
@@ -156,17 +152,17 @@ def _wired_sft(
         track=_track(SFT, config, output.run_dir, listener, engine),
         checkpoints=output.checkpoints,
         resume=output.resume,
-        plan=plan_of_run(
-            config,
-            Inputs(
-                policy=shape_of(loaded.model, config.model.lora_target_modules),
-                lengths=learned.lengths,
-                rounds=course.n_steps,
-                micro_tokens=tokens,
-            ),
-            note=listener.note,
-        ),
+        plan=sharing.plan,
+        numbers=sharing.numbers,
     )
+
+
+def _shard(config: SFTConfig | RewardModelConfig, engine: Engine, sharing: Sharing, network: nn.Module) -> None:
+    """Have every process keep a share of the network, if `sharing` says so. Raises ConfigError, ModelError."""
+    if sharing.full:
+        away = config.run.offload == "cpu"
+        require_gpu("offload", config.run.offload, away, engine)
+        engine.shard(network, offload=away)
 
 
 def _wired_reward(
@@ -192,9 +188,11 @@ def _wired_reward(
     unite(engine, model, config.data.dataset_name, learned)
     _require_space(config, output, model)
     tokens = _micro_batch_tokens(config.run, output, engine, model, model.classifier)
-    require_one_pass(config, learned, tokens)
-    engine.shard(model)
     course = _course(config.run, config.optim, learned.lengths, [sum(map(len, texts)) for texts in learned.ids])
+    planned = _planned_inputs(config, classifier, learned, course, tokens)
+    sharing = decide(config, engine, lambda wanted: plan_of_run(wanted, planned, note=listener.note), listener.note)
+    require_one_pass(config, sharing, learned, tokens)
+    _shard(config, engine, sharing, model)
     return RewardRun(
         config=config,
         model=model,
@@ -224,7 +222,8 @@ def _wired_reward(
         track=_track(REWARD, config, output.run_dir, listener, engine),
         checkpoints=output.checkpoints,
         resume=output.resume,
-        plan=plan_of_run(config, _planned_inputs(config, classifier, learned, course, tokens), note=listener.note),
+        plan=sharing.plan,
+        numbers=sharing.numbers,
     )
 
 
@@ -243,6 +242,7 @@ def _track(
         logging_steps=config.run.logging_steps,
         trackers=trackers,
         peak=Peak(engine.device),
+        waited=engine.waited if engine.world > 1 else None,
     )
 
 

@@ -22,5 +22,6 @@ UNITS: dict[str, Text] = {
     "steps": ("steps", "步"),
     "tokens": ("tokens", "token"),
     "tokens per second": ("tokens a second", "token / 秒"),
+    "updates": ("updates", "次更新"),
     "yes or no": ("1 for yes, 0 for no", "1 为是，0 为否"),
 }

@@ -27,6 +27,7 @@ COMMANDS = {
     "prefs": LazyCommand("clearppo.cli.prefs:prefs", "Make comparisons from a model's own answers."),
     "label": LazyCommand("clearppo.cli.label:label", "Compare answers yourself, in the browser or the terminal."),
     "serve-reward": LazyCommand("clearppo.cli.serve_reward:serve_reward", "Serve a reward model to runs, by HTTP."),
+    "vllm-serve": LazyCommand("clearppo.cli.vllm_serve:vllm_serve", "Serve a model with vLLM, for runs to sample by."),
     "view": LazyCommand("clearppo.cli.view:view", "Look at runs in the browser: curves, answers, every token."),
     "report": LazyCommand("clearppo.cli.report:report", "Write what a run did as one page, to send or to print."),
     "compare": LazyCommand("clearppo.cli.compare:compare", "Compare two runs: options, data, first difference, end."),

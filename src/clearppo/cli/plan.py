@@ -28,20 +28,31 @@ def run(step: str, recipe: str | None, config: Path | None, flags: dict[str, Any
         return
     asked: str = own["device"] or ""
     node: int | None = own["gpus_per_node"]
+    processes: int | None = own["processes"]
     here = not asked or HERE.fullmatch(asked) is not None
+    if not here and processes is not None:
+        raise ConfigError(
+            f"--processes {processes} is for this machine; of GPUs each has one. Leave it out, or write --device "
+            f"{asked.partition(':')[0]}:{processes}."
+        )
     if here and node is not None:
         raise ConfigError(f"--gpus_per_node {node} has no effect without GPUs to lay out. Add --device h100:16.")
     if here and asked:
         flags = {**flags, "device": asked}
     loaded = load_one_step(step, recipe=recipe, config_path=config, flags=flags)
     assert isinstance(loaded, PPOConfig | SFTConfig | RewardModelConfig)
+    if here and processes in (None, 1) and loaded.run.sharding == "full":
+        raise ConfigError(
+            "sharding = full shares weights out over processes, and there is one. Say how many with --processes 2, or "
+            "leave out --sharding."
+        )
     from clearppo.plan.devices import place
 
     where = None if here else place(asked, node)
 
     from clearppo.build.plan import plan_run  # torch comes with it: only now, when all is known to be good
 
-    plan = plan_run(loaded, place=where)
+    plan = plan_run(loaded, place=where, processes=processes or 1)
     write_json(file, plan.to_json(), "json")
     from clearppo.cli.plan_tables import show_plan
 
@@ -103,8 +114,15 @@ plan = step_command(
         click.Option(
             ["--gpus_per_node", "--gpus-per-node", "gpus_per_node"], type=int, metavar="N", help="GPUs in a machine."
         ),
+        click.Option(
+            ["--processes", "processes"],
+            type=click.IntRange(min=1, max=1024),
+            metavar="N",
+            help="So many processes on this machine (torchrun --nproc-per-node N).",
+        ),
         click.Option(["--json", "json"], type=click.Path(path_type=Path), metavar="FILE", help="Write it as JSON too."),
     ],
     epilog="\b\nExamples:\n  clearppo plan ppo.yaml\n  clearppo plan ppo.yaml --device h100:8\n"
+    "  clearppo plan ppo.yaml --processes 2 --sharding full\n"
     "  clearppo plan ppo.yaml --use_peft true --response_length 512\n  clearppo plan runs/first",
 )

@@ -21,6 +21,8 @@ def show_plan(plan: Plan) -> None:
         console.print(Text(f"{name:<12} {value}"), soft_wrap=True)
     for line in plan.layout:
         console.print(Text(f"{'layout':<12} {line}"), soft_wrap=True)
+    if plan.flags:
+        console.print(Text(f"{'options':<12} {plan.flags}"), soft_wrap=True)
     if plan.host_bytes:
         console.print(Text(f"{'host':<12} {gib(plan.host_bytes)} in the memory of each machine"), soft_wrap=True)
     console.print()

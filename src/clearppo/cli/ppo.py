@@ -5,6 +5,7 @@ from typing import Any
 
 from clearppo.cli.command import schema_command
 from clearppo.cli.guide import Guide
+from clearppo.cli.launching import launch_elsewhere
 from clearppo.config import PPOConfig, load_config
 
 GUIDE = Guide(
@@ -30,6 +31,7 @@ GUIDE = Guide(
 def run(recipe: str | None, config: Path | None, flags: dict[str, Any]) -> None:
     """Train with PPO as the options say."""
     loaded = load_config(PPOConfig, recipe=recipe, config_path=config, flags=flags)
+    launch_elsewhere(loaded, recipe, config, flags)
 
     from clearppo.api import train_ppo  # torch comes with it: only now, when the options are known to be good
 

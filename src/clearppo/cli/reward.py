@@ -5,6 +5,7 @@ from typing import Any
 
 from clearppo.cli.command import schema_command
 from clearppo.cli.guide import Guide
+from clearppo.cli.launching import launch_elsewhere
 from clearppo.config import RewardModelConfig, load_config
 
 GUIDE = Guide(
@@ -31,6 +32,7 @@ GUIDE = Guide(
 def run(recipe: str | None, config: Path | None, flags: dict[str, Any]) -> None:
     """Train a reward model as the options say."""
     loaded = load_config(RewardModelConfig, recipe=recipe, config_path=config, flags=flags)
+    launch_elsewhere(loaded, recipe, config, flags)
 
     from clearppo.api import train_reward
 

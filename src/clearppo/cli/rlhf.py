@@ -8,6 +8,7 @@ import click
 
 from clearppo.cli.command import SchemaCommand, schema_command
 from clearppo.cli.guide import Guide
+from clearppo.cli.launching import launch_pipeline
 from clearppo.config import SCHEMAS, RLHFConfig, leaves, load_pipeline, unknown_option
 from clearppo.engines.environment import is_first
 from clearppo.errors import ConfigError
@@ -82,7 +83,9 @@ def _check(step: str, option: str) -> None:
 @click.pass_context
 def run(ctx: click.Context, recipe: str | None, config: Path | None, flags: dict[str, Any]) -> None:
     """Run the pipeline that the options say."""
-    pipeline = load_pipeline(recipe=recipe, config_path=config, flags={**flags, **ctx.obj})
+    everything = {**flags, **ctx.obj}
+    pipeline = load_pipeline(recipe=recipe, config_path=config, flags=everything)
+    launch_pipeline(pipeline, recipe, config, everything)
 
     from clearppo.pipeline import run_pipeline
 

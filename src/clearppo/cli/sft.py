@@ -5,6 +5,7 @@ from typing import Any
 
 from clearppo.cli.command import schema_command
 from clearppo.cli.guide import Guide
+from clearppo.cli.launching import launch_elsewhere
 from clearppo.config import SFTConfig, load_config
 
 GUIDE = Guide(
@@ -27,6 +28,7 @@ GUIDE = Guide(
 def run(recipe: str | None, config: Path | None, flags: dict[str, Any]) -> None:
     """Fine-tune as the options say."""
     loaded = load_config(SFTConfig, recipe=recipe, config_path=config, flags=flags)
+    launch_elsewhere(loaded, recipe, config, flags)
 
     from clearppo.api import train_sft
 

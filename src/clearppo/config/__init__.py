@@ -33,6 +33,7 @@ from clearppo.config.step_sections import (
 )
 from clearppo.config.tracking_section import TrackingConfig
 from clearppo.config.values import list_from_text
+from clearppo.config.vllm_section import VLLMConfig
 
 __all__ = [
     "ALIASES",
@@ -72,6 +73,7 @@ __all__ = [
     "Section",
     "TrackingConfig",
     "TrainRunConfig",
+    "VLLMConfig",
     "canonical",
     "dump_config",
     "explicit",

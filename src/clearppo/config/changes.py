@@ -28,9 +28,11 @@ SILENT = frozenset({
     "save_total_limit", "trust_remote_code", "report_to", "run_name", "tracking_project", "tracking_dir",
     "max_bad_steps", "on_bad_steps", "watchdog_minutes", "reward_timeout", "reward_concurrency",
     "reward_request_timeout", "reward_patience", "reward_auth_env", "reward_missing", "record_steps", "record_answers",
-    "record_limit_mib", "alarms", "alarm_actions",
+    "record_limit_mib", "alarms", "alarm_actions", "vllm_server_timeout", "vllm_python", "launch", "num_processes",
+    "cpus_per_process", "ray_address", "max_restarts",
 })  # fmt: skip
-"""Where results go, how often they are kept, how much of them is shown, and what is done about the world's faults."""
+"""Where results go, how often they are kept, how much of them is shown, what is done about the world's faults, and who
+starts the processes: how many there are, and their threads, a checkpoint says itself."""
 MEASURED = frozenset({
     "eval_steps", "eval_num_prompts", "eval_temperature", "eval_reward_funcs", "eval_reward_model_path",
     "metric_for_best_model", "greater_is_better", "load_best_model_at_end",
@@ -39,7 +41,10 @@ MEASURED = frozenset({
 FREE = SILENT | MEASURED
 NUMERIC = frozenset({
     "micro_batch_size", "max_tokens_per_microbatch", "generation_batch_size", "device", "attn_implementation",
-    "gradient_checkpointing", "deterministic", "sharding", "share_trunk", "reward_batch_size", "reward_worker",
+    "gradient_checkpointing", "deterministic", "sharding", "offload", "offload_frozen", "share_trunk",
+    "reward_batch_size", "reward_worker", "vllm_mode", "vllm_engines", "vllm_server_base_url",
+    "vllm_gpu_memory_utilization", "vllm_max_model_length",
+    "vllm_tensor_parallel_size", "vllm_enable_sleep_mode",
 })  # fmt: skip
 """How the work is cut and what computes it: the same sums in another order, so the last bits may differ."""
 LENGTH = frozenset({"total_episodes", "num_train_epochs", "max_steps"})

@@ -42,6 +42,7 @@ _LEARNER_READS = OnlyIf(
     "--old_log_probs learner",
     value=("auto", "learner"),
 )
+_WITH_CAP = OnlyIf("importance_cap", "is set", "no weights correct the draws", "--importance_cap 2")
 _CRITIC_LEARNS = OnlyIf("vf_coef", "is positive", "the critic does not learn", "--vf_coef 0.1")
 
 
@@ -162,6 +163,11 @@ class PPOSection(Section):
         description="Where sampling and learning compute in different ways (bf16, another engine), each token's loss "
         "weighs p_old / p_sampler, at most so much (truncated importance weights). Usual: 2. none: every token weighs "
         "the same.",
+    )
+    importance_level: Annotated[Literal["token", "sequence"], _WITH_CAP] = Field(
+        default="token",
+        description="What an importance weight is of. token: of each token alone, a small bias and little noise. "
+        "sequence: of the whole answer, the product over its tokens, right but soon at the cap for long answers.",
     )
     cliprange_value: Annotated[float | None, WITH_CRITIC, _CRITIC_LEARNS] = Field(
         default=0.2,

@@ -45,7 +45,13 @@ def _actor(config: PPOConfig) -> str:
 
 def _weight(config: PPOConfig) -> str:
     cap = config.ppo.importance_cap
-    return "" if cap is None else f"w = min(exp(old_log_prob - sampler_log_prob), {number(cap)})"
+    if cap is None:
+        return ""
+    whole = config.ppo.importance_level == "sequence"
+    difference = (
+        "sum over the answer of old_log_prob - sampler_log_prob" if whole else "old_log_prob - sampler_log_prob"
+    )
+    return f"w = min(exp({difference}), {number(cap)})"
 
 
 def _critic(config: PPOConfig) -> str:

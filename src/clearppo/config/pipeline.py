@@ -133,6 +133,8 @@ def _joined(step: str, options: PipelineConfig, outputs: Outputs) -> dict[str, A
     """The options of a step that follow from the pipeline."""
     policy = outputs.get("sft", options.model_name_or_path)
     shared: dict[str, Any] = {"seed": options.seed, "device": options.device}
+    if "launch" in leaves(SCHEMAS[step]):
+        shared["launch"] = "here"  # the pipeline's processes run all steps
     overwrite = {"overwrite_output_dir": True, "output_dir": outputs.get(step)}
     match step:
         case "sft":

@@ -19,8 +19,9 @@ from clearppo.errors import ConfigError
 SETTABLE = (
     "learning_rate", "critic_learning_rate", "adam_beta1", "adam_beta2", "adam_epsilon", "critic_adam_epsilon",
     "weight_decay", "max_grad_norm", "num_ppo_epochs", "num_mini_batches", "advantage_estimator", "gamma", "lam",
-    "critic_lam", "cliprange", "cliprange_high", "dual_clip", "importance_cap", "cliprange_value", "vf_coef",
-    "critic_warmup_steps", "entropy_coef", "whiten_advantages", "unbiased_whitening", "early_stop_kl", "kl_coef",
+    "critic_lam", "cliprange", "cliprange_high", "dual_clip", "importance_cap", "importance_level",
+    "cliprange_value", "vf_coef", "critic_warmup_steps", "entropy_coef", "whiten_advantages", "unbiased_whitening",
+    "early_stop_kl", "kl_coef",
     "kl_estimator", "kl_loss_coef", "kl_loss_estimator", "score_clip", "missing_eos_penalty", "missing_eos_score",
     "whiten_rewards", "ptx_coef", "ptx_batch_ratio", "ptx_reduction", "micro_batch_size", "max_tokens_per_microbatch",
 )  # fmt: skip
@@ -48,6 +49,7 @@ WHY_NOT: Mapping[str, str] = MappingProxyType(
     {
         "model": "the weights are those of the run",
         "data": "the prompts are those of the record",
+        "vllm": "the answers are those of the record, sampled before",
         "sampling": "the answers are those of the record, sampled before",
         "reward": "the scores are those of the record, and nobody is asked again",
         "ptx": "the texts are those of the run",

@@ -52,11 +52,20 @@ Deterministic = Annotated[
 ]
 
 Sharding = Annotated[
-    Literal["none", "full"],
+    Literal["none", "full", "auto"],
     Field(
         description="What several processes (torchrun) do with the weights of a model's layers, their gradients and "
-        "the optimiser's memory. none: each has all of them. full: each has a share (FSDP2), and gets the rest layer "
-        "by layer while it computes; less memory, more traffic.",
+        "the optimiser's memory. none: each has all. full: each has a share (FSDP2), and gets the rest layer by layer "
+        "while it computes; less memory, more traffic. auto: full if all does not fit.",
+    ),
+]
+Offload = Annotated[
+    Literal["none", "cpu"],
+    OnlyIf("sharding", "in", "each process has all weights", "--sharding full", value=("full", "auto")),
+    Field(
+        description="Where weights that are shared out, their gradients and the optimiser's memory are kept. none: on "
+        "the GPU. cpu: in the host's memory, where the optimiser computes too; a layer's weights are on the GPU while "
+        "they are needed.",
     ),
 ]
 
@@ -128,6 +137,12 @@ class RunConfig(Section):
     )
     deterministic: Deterministic = False
     sharding: Sharding = "none"
+    offload: Offload = "none"
+    offload_frozen: bool = Field(
+        default=False,
+        description="Keep the weights of the reference and of reward models in the host's memory, and on the GPU only "
+        "while they read. Less memory for the price of moving them twice an iteration.",
+    )
     sample_steps: int = Field(
         default=10, ge=0, description="Show a table of sample answers every so many iterations; 0 never does."
     )
@@ -197,6 +212,7 @@ class TrainRunConfig(Section):
     )
     deterministic: Deterministic = False
     sharding: Sharding = "none"
+    offload: Offload = "none"
     eval_steps: int | None = Field(
         default=None,
         ge=1,

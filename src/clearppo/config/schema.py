@@ -9,6 +9,7 @@ from clearppo.config.command import CommandConfig, explicit
 from clearppo.config.data_sections import DataConfig, RewardConfig, SamplingConfig
 from clearppo.config.eval_section import EvalConfig, check_evaluation
 from clearppo.config.kinds import qualified_name, spelled
+from clearppo.config.launch_section import LaunchConfig
 from clearppo.config.learning_sections import KLConfig, PPOOptimConfig, PPOSection, PtxConfig
 from clearppo.config.messages import InertOptionError, OptionError, listed
 from clearppo.config.model_sections import ModelConfig
@@ -16,6 +17,7 @@ from clearppo.config.record_section import RecordConfig
 from clearppo.config.rules import check_device, check_function_name, check_resume, check_warmup
 from clearppo.config.run_sections import RunConfig
 from clearppo.config.tracking_section import TrackingConfig, check_tracking
+from clearppo.config.vllm_section import VLLMConfig, check_vllm
 
 
 class PPOConfig(CommandConfig):
@@ -30,6 +32,7 @@ class PPOConfig(CommandConfig):
     model: ModelConfig
     data: DataConfig
     sampling: SamplingConfig = SamplingConfig()
+    vllm: VLLMConfig = VLLMConfig()
     reward: RewardConfig
     kl: KLConfig = KLConfig()
     ppo: PPOSection = PPOSection()
@@ -38,6 +41,7 @@ class PPOConfig(CommandConfig):
     eval: EvalConfig = EvalConfig()
     run: RunConfig
     record: RecordConfig = RecordConfig()
+    cluster: LaunchConfig = LaunchConfig()
     alarm: AlarmsConfig = AlarmsConfig()
     tracking: TrackingConfig = TrackingConfig()
 
@@ -72,6 +76,7 @@ class PPOConfig(CommandConfig):
         check_device(self.model)
         check_tracking(self.tracking)
         check_resume(self.run)
+        check_vllm(self)
         check_evaluation(self.eval, self.num_iterations, self.run.save_steps)
         check_alarms(
             self.alarm,

@@ -7,6 +7,7 @@ from typing import ClassVar
 from clearppo.config.command import CommandConfig
 from clearppo.config.data_sections import DataConfig
 from clearppo.config.kinds import flag, spelled
+from clearppo.config.launch_section import LaunchConfig
 from clearppo.config.messages import OptionError, listed
 from clearppo.config.model_sections import NetworkConfig, ReadModelConfig
 from clearppo.config.rules import check_device, check_resume, check_warmup
@@ -35,6 +36,7 @@ class SFTConfig(CommandConfig):
     data: SFTDataConfig
     optim: SFTOptimConfig = SFTOptimConfig()
     run: TrainRunConfig
+    cluster: LaunchConfig = LaunchConfig()
     tracking: TrackingConfig = TrackingConfig()
 
     def check(self) -> None:
@@ -51,6 +53,7 @@ class RewardModelConfig(CommandConfig):
     rm: RMConfig = RMConfig()
     optim: RMOptimConfig = RMOptimConfig()
     run: TrainRunConfig
+    cluster: LaunchConfig = LaunchConfig()
     tracking: TrackingConfig = TrackingConfig()
 
     def check(self) -> None:

@@ -7,6 +7,7 @@ from pydantic import Field
 
 from clearppo.config.data_sections import AnswerConfig
 from clearppo.config.kinds import Allowed, OnlyIf
+from clearppo.config.launch_section import CpusPerProcess, Launch, MaxRestarts, NumProcesses, RayAddress
 from clearppo.config.learning_sections import OptimConfig
 from clearppo.config.section import Section
 from clearppo.config.tracking_section import ReportTo, TrackingDir, TrackingProject
@@ -262,3 +263,8 @@ class PipelineConfig(Section):
     report_to: ReportTo = None
     tracking_project: TrackingProject = "clearppo"
     tracking_dir: TrackingDir = None
+    launch: Launch = "here"
+    num_processes: NumProcesses = 1
+    cpus_per_process: CpusPerProcess = 1
+    ray_address: RayAddress = None
+    max_restarts: MaxRestarts = 3

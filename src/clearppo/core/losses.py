@@ -10,6 +10,8 @@ would make the host wait for the device.
 Advantages, returns and everything `old_` are constants here: no gradient flows into them.
 """
 
+from typing import Literal
+
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -70,8 +72,11 @@ def importance_weights(
     sampler_log_probs: Float[Tensor, "B T"],
     mask: Bool[Tensor, "B T"],
     cap: float | int,
+    level: Literal["token", "sequence"] = "token",
 ) -> Float[Tensor, "B T"]:
     """weight = min(p_old / p_sampler, cap) = min(exp(old_log_prob - sampler_log_prob), cap); 0 outside the mask.
+
+    With `level` "sequence" p is of the whole answer, the product over its tokens, and its weight is every token's.
 
     What corrects `actor_loss` for tokens that were drawn by other arithmetic (bfloat16, another engine) than the one
     that old_log_probs come from. The cap bounds the variance that rare tokens would bring, at the price of a bias.
@@ -83,6 +88,8 @@ def importance_weights(
     if cap <= 0:
         raise ValueError(f"cap = {cap} would leave no weight. Use a positive number, 2 is usual.")
     difference = kept(old_log_probs, mask) - kept(sampler_log_probs, mask)
+    if level == "sequence":
+        difference = kept(difference, mask).sum(dim=1, keepdim=True).expand_as(difference)
     return kept(difference.detach().exp().clamp(max=cap), mask)  # exp may be inf, and inf is cut to the cap
 
 

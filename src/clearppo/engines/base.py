@@ -36,9 +36,10 @@ class Engine(Protocol):
         on each. Raises ConfigError if a process has built another one."""
         ...
 
-    def shard(self, network: nn.Module) -> None:
+    def shard(self, network: nn.Module, *, whole: Iterable[nn.Parameter] = (), offload: bool = False) -> None:
         """From now on this process keeps a share of the network's weights, if the engine shares them out: then all must
-        pass through it equally often. Its parameters are other objects afterwards. Raises ModelError."""
+        pass through it equally often. Its parameters are other objects afterwards. Layers with weights in `whole` stay
+        as they are; `offload` keeps the shares in the host's memory. Raises ModelError."""
         ...
 
     def backward(self, loss: Tensor) -> None:
@@ -84,6 +85,14 @@ class Engine(Protocol):
         """Raises ConfigError, on every process, if one has another value under a name than rank 0: it says both."""
         ...
 
+    def waiting(self) -> AbstractContextManager[None]:
+        """Around what talks with other processes by other ways than this engine: its time counts as `waited`."""
+        ...
+
+    def waited(self) -> float:
+        """Seconds so far in which this process talked with others, and waited for those that are late."""
+        ...
+
     def together(self) -> AbstractContextManager[None]:
         """While this is open, an error that ends this process alone is told to the others, which end too; and an error
         that comes of a lost process becomes a DistributedError that names it."""
@@ -100,7 +109,7 @@ class OneProcess:
     def unite(self, network: nn.Module) -> None:
         pass
 
-    def shard(self, network: nn.Module) -> None:
+    def shard(self, network: nn.Module, *, whole: Iterable[nn.Parameter] = (), offload: bool = False) -> None:
         pass
 
     def deal(self, costs: Sequence[int]) -> list[int]:
@@ -120,6 +129,12 @@ class OneProcess:
 
     def agree(self, facts: Mapping[str, Any]) -> None:
         pass
+
+    def waiting(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def waited(self) -> float:
+        return 0.0
 
     def together(self) -> AbstractContextManager[None]:
         return nullcontext()

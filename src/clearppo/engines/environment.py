@@ -1,6 +1,11 @@
 """Which of several processes this is, as torchrun and schedulers say in the environment. No torch."""
 
+import atexit
+import contextlib
 import os
+import sys
+import threading
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from clearppo.errors import ConfigError
@@ -8,6 +13,11 @@ from clearppo.errors import ConfigError
 NEEDED = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 OF_THESE = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
 """Without any of these nobody has started several processes. A cluster may set MASTER_ADDR for everything."""
+
+LAUNCHED = "CLEARPPO_LAUNCHED"
+"""In the environment of a process that `--launch` has started, whatever their number."""
+URLS = "CLEARPPO_VLLM_URLS"
+"""Where it finds the engines that were started with it, separated by commas."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,10 +69,44 @@ def is_first() -> bool:
     return os.environ.get("WORLD_SIZE", "1") == "1" or os.environ.get("RANK", "0") == "0"
 
 
+def is_launched() -> bool:
+    """Whether `--launch` has started this process, so that it need not start others."""
+    return bool(os.environ.get(LAUNCHED))
+
+
+def require_launched(launch: str) -> None:
+    """Raises ConfigError if the processes of a run are to be started, and nobody has."""
+    if launch != "here" and not is_launched():
+        raise ConfigError(
+            f"launch = {launch} is for the command line, which starts the processes of a run: write clearppo ppo "
+            f"--launch {launch} .... In Python, leave it out."
+        )
+
+
 def hush() -> None:
     """Before torch is imported: what its C++ tells in many lines of a lost connection is said here in one."""
     if not is_first() or os.environ.get("WORLD_SIZE", "1") != "1":
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+
+
+@contextlib.contextmanager
+def ending_quietly() -> Iterator[None]:
+    """Of several processes, one that exits in the block ends here and now, once everything is done that is to be done
+    at exit. Python would then take itself apart while threads of torch's still run, and now and then one of them ends
+    the process with SIGABRT ("terminate called without an active exception") although all has gone well."""
+    try:
+        yield
+    except SystemExit as end:
+        if os.environ.get("WORLD_SIZE", "1") == "1" or not isinstance(end.code, int | None):
+            raise
+        for thread in threading.enumerate():
+            if not thread.daemon and thread is not threading.current_thread():
+                thread.join()
+        atexit._run_exitfuncs()  # what Python calls then; there is no other name for it
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError):
+                stream.flush()
+        os._exit(end.code or 0)
 
 
 def speaks(lost: int | None = None) -> bool:

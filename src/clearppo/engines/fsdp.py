@@ -11,10 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, OffloadPolicy, fully_shard
 
 from clearppo.engines.group import Group
 from clearppo.engines.parallel import ParallelEngine
+from clearppo.engines.waits import TimedAllGather, TimedReduceScatter
 from clearppo.errors import ModelError
 
 _CLIP_EPS = 1e-6  # what torch adds to the norm before it divides
@@ -26,37 +27,45 @@ class ShardedEngine(ParallelEngine):
     def __init__(self, device: torch.device, group: Group) -> None:
         super().__init__(device, group)
         self._mesh = init_device_mesh(device.type, (self.world,))
+        self._has_shards = False
 
-    def shard(self, network: nn.Module) -> None:
+    def shard(self, network: nn.Module, *, whole: Iterable[nn.Parameter] = (), offload: bool = False) -> None:
         """See Engine. Raises ModelError for a network that does not say what its layers are."""
-        layers = list(_layers(network))
+        layers, stay = list(_layers(network)), set(map(id, whole))
         if not layers:
             raise ModelError(
                 f"--sharding full cannot be used with {type(network).__name__}: transformers does not say what its "
                 "layers are. Leave it out."
             )
+        self._has_shards = True
+        place = CPUOffloadPolicy(pin_memory=self.device.type == "cuda") if offload else OffloadPolicy()
         for layer in layers:
-            if not isinstance(layer, FSDPModule):
-                sharded: Any = fully_shard(layer, mesh=self._mesh, reshard_after_forward=True)
+            if not isinstance(layer, FSDPModule) and stay.isdisjoint(map(id, layer.parameters())):
+                of_layer = {"mesh": self._mesh, "reshard_after_forward": True, "offload_policy": place}
+                sharded: Any = fully_shard(layer, **of_layer)
                 sharded.set_gradient_divide_factor(1.0)  # losses are over global counts: gradients are sums
                 sharded.set_force_sum_reduction_for_comms(True)
+                sharded.set_custom_all_gather(TimedAllGather(self.group.waits))
+                sharded.set_custom_reduce_scatter(TimedReduceScatter(self.group.waits))
 
     def passes(self, n: int) -> int:
         """See batch.Division: a layer's weights are gathered by all, so all make as many passes as the busiest."""
-        return max(1, *self.gather(n))
+        return max(1, *self.gather(n)) if self._has_shards else super().passes(n)
 
     def step(
         self, optimiser: torch.optim.Optimizer, parameters: Iterable[nn.Parameter], max_norm: float | None
     ) -> float:
         """See Engine.step."""
         parameters = list(parameters)
-        shared = [parameter for parameter in parameters if hasattr(parameter, "full_tensor")]
-        self._add_up([parameter for parameter in parameters if not hasattr(parameter, "full_tensor")])
+        if not self._has_shards:
+            return super().step(optimiser, parameters, max_norm)
+        shared = {id(parameter) for parameter in parameters if hasattr(parameter, "full_tensor")}
+        self._add_up([parameter for parameter in parameters if id(parameter) not in shared])
         learning = [parameter for parameter in parameters if parameter.grad is not None]
         squares = torch.zeros(2, dtype=torch.float64, device=self.device)
         for parameter in learning:
-            local = _local(parameter.grad)
-            squares[int(any(parameter is other for other in shared))] += local.double().square().sum()
+            square = _local(parameter.grad).double().square().sum()
+            squares[int(id(parameter) in shared)] += square.to(self.device)  # which may be in the host's memory
         norm = math.sqrt(float(squares[0]) + float(self.sum(squares[1])))
         if math.isfinite(norm):
             if max_norm is not None and norm + _CLIP_EPS > max_norm:

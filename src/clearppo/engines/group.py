@@ -15,7 +15,8 @@ from torch.distributed.rendezvous import rendezvous
 
 from clearppo import errors
 from clearppo.engines.environment import Place
-from clearppo.engines.signs import Signs, silence
+from clearppo.engines.signs import FAREWELL, GRACE, Signs, silence
+from clearppo.engines.waits import Waits
 from clearppo.errors import ClearPPOError, ConfigError, DistributedError, StopRequested
 
 MEETING = timedelta(minutes=5)
@@ -31,6 +32,7 @@ class Group:
     def __init__(self, place: Place, device: torch.device) -> None:
         self.rank, self.world, self.local_world = place.rank, place.world, place.local_world
         self.apart = False
+        self.waits = Waits()
         try:
             store: Any = next(iter(rendezvous("env://", timeout=MEETING)))[0]
             backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
@@ -38,25 +40,26 @@ class Group:
                 backend, store=PrefixStore("clearppo", store), rank=self.rank, world_size=self.world,
                 timeout=PATIENCE,
             )  # fmt: skip
+            self._store = store  # rank 0 may hold the server: with the last reference it goes, and its sentence too
             self._signs = Signs(PrefixStore("signs", store.clone()), self.rank, self.world)
         except (RuntimeError, TimeoutError, OSError) as error:
             raise DistributedError(
                 f"process {self.rank} of {self.world} did not meet the others: {_first_line(error)}. Check that all "
                 f"{self.world} are started, and that MASTER_ADDR and MASTER_PORT name a free port that all can reach."
             ) from error
-        atexit.register(lambda: self.leave(in_order=True))
+        atexit.register(self.leave)
 
     def sum(self, value: Tensor) -> Tensor:
         """The sum over all processes, of the type that `value` has."""
         whole = value.detach().clone(memory_format=torch.contiguous_format)
-        with self._said():
+        with self._said(whole):
             dist.all_reduce(whole)
         return whole
 
     def spread(self, value: Tensor) -> None:
         """Make `value` what rank 0 has there, in place."""
         flat = value if value.is_contiguous() else value.contiguous()
-        with self._said():
+        with self._said(flat):
             dist.broadcast(flat, src=0)
         if flat is not value:
             value.copy_(flat)
@@ -70,7 +73,7 @@ class Group:
         padded = torch.zeros(max(sizes), dtype=torch.uint8)
         padded[: len(own)] = own
         found = [torch.zeros_like(padded) for _ in sizes]
-        with self._said():
+        with self._said(padded):
             dist.all_gather(found, padded)
         return [_value(part[:size]) for part, size in zip(found, sizes, strict=True)]
 
@@ -116,29 +119,35 @@ class Group:
         if not isinstance(error, DistributedError) and _is_of_company(error):
             error = self._who(error)
         sentence = str(error) or type(error).__name__
+        lost = error.lost if isinstance(error, DistributedError) else None
         self._signs.tell(
             sentence if isinstance(error, ClearPPOError | StopRequested) else f"{type(error).__name__}: {sentence}",
-            error.lost if isinstance(error, DistributedError) else None,
+            lost,
         )
-        self.leave()
+        self.apart = True
+        self._hang_up()  # first: the others, who may wait for this process, look for its sentence then
+        self._signs.close(patience=GRACE, lost=lost)
         return error
 
-    def leave(self, *, in_order: bool = False) -> None:
-        """Have nothing more to do with the others: their calls that wait for this process end with an error. When all
-        are done they leave `in_order`."""
-        if self.apart:
-            return
-        self.apart = True
-        self._signs.close(in_order=in_order)
+    def leave(self) -> None:
+        """All are done: have nothing more to do with the others."""
+        if not self.apart:
+            self.apart = True
+            self._signs.close(patience=FAREWELL)  # first: what was sent last must have arrived
+            self._hang_up()
+
+    def _hang_up(self) -> None:
         with contextlib.suppress(Exception):
             dist.destroy_process_group()
 
     @contextlib.contextmanager
-    def _said(self) -> Iterator[None]:
+    def _said(self, value: Tensor) -> Iterator[None]:
+        """While this process talks with the others about `value`."""
         if self.apart:
             raise DistributedError("this process has parted from the others and cannot ask them anything any more.")
         try:
-            yield
+            with self.waits.of(value.device):
+                yield
         except RuntimeError as error:
             raise self._who(error) from error
 

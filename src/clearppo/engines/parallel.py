@@ -70,6 +70,12 @@ class ParallelEngine(LocalEngine):
     def share(self, call: Callable[[], Any]) -> Any:
         return self.group.share(call)
 
+    def waiting(self) -> AbstractContextManager[None]:
+        return self.group.waits.of(self.device)
+
+    def waited(self) -> float:
+        return self.group.waits.seconds()
+
     def agree(self, facts: Mapping[str, Any]) -> None:
         require_same(self.group, facts)
 

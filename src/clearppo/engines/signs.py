@@ -21,7 +21,7 @@ LOOK = 4.0
 GRACE = 15.0
 """Seconds that this process has to end in good order once another is lost; then it ends at once, with exit code 3."""
 FAREWELL = 5.0
-"""Seconds that the end of a process waits for the others, and for its own thread."""
+"""Seconds that the end of a process waits for its own thread, and rank 0, where all has gone well, for the others."""
 Store = Any
 
 
@@ -41,16 +41,18 @@ class Signs:
         self._thread = threading.Thread(target=self._live, name="clearppo signs of life", daemon=True)
         self._thread.start()
 
-    def close(self, *, in_order: bool = False) -> None:
-        """This process has nothing more to do with the others. Where all end `in_order`, rank 0, with which the store
-        may go, ends last: a thread that waits for a store that is gone cannot be ended."""
+    def close(self, *, patience: float, lost: int | None = None) -> None:
+        """This process has nothing more to do with the others. Rank 0, with which the store may go, ends last: it waits
+        so many seconds for all but a `lost` one. They read there why it ends, and a thread that waits for a store that
+        is gone cannot be ended."""
         self._over.set()
         self._thread.join(timeout=FAREWELL)
         with contextlib.suppress(Exception):
             self._store.set(f"bye/{self.rank}", "")
-            until = time.monotonic() + FAREWELL
-            others = [f"bye/{other}" for other in self._seen]
-            while in_order and self.rank == 0 and not self._store.check(others) and time.monotonic() < until:
+            until = time.monotonic() + patience
+            others = [f"bye/{other}" for other in self._seen if other != lost]
+            holds = self.rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
+            while holds and others and not self._store.check(others) and time.monotonic() < until:
                 time.sleep(BEAT / 50)
 
     def tell(self, sentence: str, lost: int | None = None) -> None:

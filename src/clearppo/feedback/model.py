@@ -1,5 +1,6 @@
 """A reward model as a scorer. It reads text: its own tokenizer and chat template, whatever those of the policy are."""
 
+import contextlib
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -21,6 +22,7 @@ from clearppo.feedback.scorer import Scores, rows_in_words, shorten
 from clearppo.models.actor import Actor
 from clearppo.models.lean import own_memory, round_linear_layers
 from clearppo.models.loading import context_length, quiet_transformers, resolve_model
+from clearppo.models.resting import Resting
 from clearppo.models.reward_model import HEAD, RewardModel, length_sorted
 from clearppo.models.trunk import TrunkReward
 
@@ -83,6 +85,7 @@ class RewardModelScorer:
         self.batch_size = batch_size
         self.batch_tokens = batch_tokens
         self.division: Division = ALONE
+        self.resting: Resting | None = None
         self.pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
         if self.pad_id is None:
             raise ModelError(
@@ -179,17 +182,14 @@ class RewardModelScorer:
     @torch.no_grad()
     def marks(self, ids: Sequence[Sequence[int]]) -> Float[Tensor, " N"]:
         """The score of each text of `encoded`, float32 on the model's device; finite or not."""
-        total = torch.zeros(len(ids), dtype=torch.float32, device=self._reader.device)
-        for rows, texts, lengths in length_sorted(
-            ids,
-            self.batch_size,
-            self._reader.device,
-            tokens=self.batch_tokens,
-            fill=self.pad_id,
-            division=self.division,
-        ):
-            scores = self._reader.scores(texts, lengths).float()
-            total[torch.tensor(rows, device=total.device, dtype=torch.long)] = scores[: len(rows)]
+        with contextlib.nullcontext() if self.resting is None else self.resting.at_hand():
+            device = self._reader.device
+            total = torch.zeros(len(ids), dtype=torch.float32, device=device)
+            for rows, texts, lengths in length_sorted(
+                ids, self.batch_size, device, tokens=self.batch_tokens, fill=self.pad_id, division=self.division
+            ):
+                scores = self._reader.scores(texts, lengths).float()
+                total[torch.tensor(rows, device=device, dtype=torch.long)] = scores[: len(rows)]
         return self.division.sum(total)
 
     def _encode(self, prompt: Any, completion: str, row: int) -> list[int]:

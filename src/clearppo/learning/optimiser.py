@@ -7,7 +7,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from clearppo.models.whole import is_shared_out, put, whole
+from clearppo.models.whole import InShards, is_shared_out, put, whole
 
 Schedule = Literal["constant", "linear", "cosine", "inverse_sqrt"]
 AdamStyle = Literal["torch", "tf"]
@@ -108,13 +108,7 @@ def optimiser_state(optimiser: torch.optim.Optimizer) -> list[dict[str, Any]]:
 
     The groups' settings are no part of it: they come from the options, and the rate from the schedule.
     """
-    return [
-        {
-            name: whole(value) if isinstance(value, torch.Tensor) else value
-            for name, value in optimiser.state.get(parameter, {}).items()
-        }
-        for parameter, _ in _members(optimiser)
-    ]
+    return [dict(optimiser.state.get(parameter, {})) for parameter, _ in _members(optimiser)]
 
 
 @torch.no_grad()
@@ -145,10 +139,10 @@ def _members(optimiser: torch.optim.Optimizer) -> list[tuple[nn.Parameter, bool]
 
 def _beside(parameter: nn.Parameter, value: Any, fused: bool) -> Any:
     """A remembered value in memory of its own, where and as torch would keep it for this parameter."""
-    if not isinstance(value, torch.Tensor):
+    if not isinstance(value, torch.Tensor | InShards):
         return value
     if value.shape != parameter.shape:  # Adam's count of steps; fused kernels want it beside the parameter
-        return value.to(parameter.device if fused else "cpu", copy=True)
+        return whole(value).to(parameter.device if fused else "cpu", copy=True)
     beside = torch.zeros_like(parameter, dtype=value.dtype, memory_format=torch.preserve_format)
     put(beside, value)
     return beside

@@ -40,13 +40,14 @@ class Objective:
     """The loss: actor + vf_coef * critic - entropy_coef * entropy + kl_loss_coef * KL(policy || reference).
 
     All clips None and vf_coef 0.1: equation (9). With vf_coef 0 no critic learns, and none is measured.
-    `importance_cap` weighs the actor's loss of each token with core.losses.importance_weights.
+    `importance_cap` weighs the actor's loss with core.losses.importance_weights, of each token or of the whole answer.
     """
 
     clip: float | None = None
     clip_high: float | None = None
     dual_clip: float | None = None
     importance_cap: float | None = None
+    importance_level: Literal["token", "sequence"] = "token"
     clip_value: float | None = None
     vf_coef: float = 0.1
     entropy_coef: float = 0.0
@@ -282,7 +283,11 @@ def _weights(micro: Experience, objective: Objective) -> Tensor | None:
         return None
     rollout = micro.rollout
     return importance_weights(
-        rollout.old_log_probs, rollout.sampler_log_probs, rollout.mask, cap=objective.importance_cap
+        rollout.old_log_probs,
+        rollout.sampler_log_probs,
+        rollout.mask,
+        objective.importance_cap,
+        objective.importance_level,
     )
 
 

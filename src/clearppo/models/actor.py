@@ -135,6 +135,17 @@ def plain_weights(causal_lm: nn.Module) -> Iterator[tuple[str, Tensor]]:
             yield plain, _with_delta(lora[owner], weight) if plain == f"{owner}.weight" else weight
 
 
+def plain_shapes(causal_lm: nn.Module) -> dict[str, tuple[torch.Size, torch.dtype]]:
+    """The names of `plain_weights`, in order, each with its whole shape and type; nothing is gathered or computed."""
+    lora = {name for name, module in causal_lm.named_modules() if hasattr(module, "get_delta_weight")}
+    shapes: dict[str, tuple[torch.Size, torch.dtype]] = {}
+    for name, weight in causal_lm.state_dict().items():
+        owner = next((owner for owner in _parents(name) if owner in lora), None)
+        if owner is None or name.startswith(f"{owner}.base_layer."):
+            shapes[name.replace(".base_layer.", ".") if owner else name] = weight.shape, weight.dtype
+    return shapes
+
+
 def _with_delta(layer: Any, weight: Tensor) -> Tensor:
     merged = weight
     for adapter in layer.active_adapters:

@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor, nn
 
+from clearppo.models.whole import InShards, put
+
 
 class EMA:
     """average <- decay * average + (1 - decay) * weight, for each trainable weight, at every `update`.
@@ -37,10 +39,10 @@ class EMA:
         return dict(self.weights)
 
     @torch.no_grad()
-    def load_state(self, state: Mapping[str, Tensor]) -> None:
+    def load_state(self, state: Mapping[str, Tensor | InShards]) -> None:
         """Go on from these averages; from the weights as they are now if the state has none."""
         for name, weight in self._live.items():
-            self.weights[name].copy_(state.get(name, weight))
+            put(self.weights[name], state.get(name, weight))
 
     @contextlib.contextmanager
     def applied(self) -> Iterator[None]:

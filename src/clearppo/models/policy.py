@@ -3,7 +3,9 @@
 `analyze` is the article's analyze_responses: what the live policy thinks of tokens that were sampled before.
 """
 
+import contextlib
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import torch
@@ -15,6 +17,7 @@ from clearppo.models.actor import Actor, SeparateCritic, SharedCritic
 from clearppo.models.head import Head
 from clearppo.models.layout import Layout, lay_out
 from clearppo.models.network import Network
+from clearppo.models.resting import Resting
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,10 +62,11 @@ class Policy(nn.Module):
     ) -> tuple[Analysis, Float[Tensor, "B T"]]:
         """`read`, and KL(policy || reference) over the whole vocabulary before every token, with gradients of the
         policy; for a full KL in the loss. No logits are kept."""
-        other = reference.states(texts)  # first, because it may switch the policy's own adapters off and on again
-        hidden = self._states(texts)
-        with self.actor.precision():
-            kl = self.actor.head.full_kl(hidden, reference.head, other, temperature)
+        with reference.at_hand():
+            other = reference.states(texts)  # first, because it may switch the policy's own adapters off and on again
+            hidden = self._states(texts)
+            with self.actor.precision():
+                kl = self.actor.head.full_kl(hidden, reference.head, other, temperature)
         return self._analysis(texts, hidden, temperature, values), texts.spread(kl)
 
     def _states(self, texts: Layout) -> Float[Tensor, "N H"]:
@@ -108,6 +112,11 @@ class FrozenReference:
         self.division = division
         self.micro_batch_size = micro_batch_size
         self.micro_batch_tokens = micro_batch_tokens
+        self.resting: Resting | None = None
+
+    def at_hand(self) -> AbstractContextManager[None]:
+        """While this is open, the weights are where they compute, if they are not there anyway."""
+        return contextlib.nullcontext() if self.resting is None else self.resting.at_hand()
 
     @property
     def head(self) -> Head:
@@ -118,11 +127,12 @@ class FrozenReference:
     def log_probs(self, rollout: Rollout) -> Float[Tensor, "B T"]:
         """log p_ref of every response token at the rollout's temperature, in nats; masked cells hold 0."""
         out = torch.zeros_like(rollout.old_log_probs)
-        for rows, texts in self._portions(rollout):
-            hidden = self.states(texts)
-            with self.actor.precision():
-                log_probs = self.head.log_probs(hidden, texts.tokens, rollout.temperature)
-            scatter(out, rows, texts.spread(log_probs))
+        with self.at_hand():
+            for rows, texts in self._portions(rollout):
+                hidden = self.states(texts)
+                with self.actor.precision():
+                    log_probs = self.head.log_probs(hidden, texts.tokens, rollout.temperature)
+                scatter(out, rows, texts.spread(log_probs))
         return self.division.sum(out)
 
     @torch.no_grad()
@@ -130,11 +140,12 @@ class FrozenReference:
         """KL(policy || reference) over the whole vocabulary before every token, in nats; masked cells hold 0."""
         out = torch.zeros_like(rollout.old_log_probs)
         actor = self.policy.actor
-        for rows, texts in self._portions(rollout):
-            other = self.states(texts)
-            with actor.precision():
-                kl = actor.head.full_kl(actor.states(texts), self.head, other, rollout.temperature)
-            scatter(out, rows, texts.spread(kl))
+        with self.at_hand():
+            for rows, texts in self._portions(rollout):
+                other = self.states(texts)
+                with actor.precision():
+                    kl = actor.head.full_kl(actor.states(texts), self.head, other, rollout.temperature)
+                scatter(out, rows, texts.spread(kl))
         return self.division.sum(out)
 
     @torch.no_grad()

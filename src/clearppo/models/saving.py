@@ -13,10 +13,16 @@ from transformers import AutoModelForSequenceClassification
 
 from clearppo.models.actor import Actor, SeparateCritic, SharedCritic, plain_weights
 from clearppo.models.loading import quiet_transformers
+from clearppo.models.network import Network
 from clearppo.models.policy import Policy
 from clearppo.models.whole import whole
 
 logger = logging.getLogger(__name__)
+
+
+def written(network: Network, *, adapter: bool) -> list[Tensor]:
+    """The weights that are read when a network is written: all, or with `adapter` those that its adapter is made of."""
+    return [weight for name, weight in network.named_parameters() if not adapter or "lora_" in name]
 
 
 def save_actor(actor: Actor, tokenizer: Any, directory: Path) -> None:

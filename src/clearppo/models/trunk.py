@@ -25,6 +25,7 @@ from clearppo.models.loading import context_length, first_line, quiet_transforme
 from clearppo.models.network import at
 from clearppo.models.reward_model import RewardModel
 from clearppo.models.saving import sort_targets
+from clearppo.models.whole import whole
 
 ADAPTER = "adapter"  # inside a reward model's directory
 RECORD = "trunk.json"
@@ -34,26 +35,33 @@ _TOLERANCE = {torch.bfloat16: 0.1}  # of the probe's scores, in units of the lar
 _ROUNDING = 1e-3
 
 
-def save_reward_adapter(model: RewardModel, directory: Path) -> None:
-    """The adapter in peft's format, the head, and what tells on which weights they belong.
+@torch.no_grad()
+def probed(model: RewardModel) -> Float[Tensor, " 4"]:
+    """The scores of a probe, which are kept beside an adapter. All processes that share the weights out read it."""
+    ids = _probe(model.classifier)
+    with model.without_autocast():
+        return model.read(model.last_states(ids, torch.full((len(ids),), ids.shape[1], device=ids.device)))
+
+
+def save_reward_adapter(model: RewardModel, directory: Path, scores: Float[Tensor, " 4"] | None = None) -> None:
+    """The adapter in peft's format, the head, and what tells on which weights they belong; `scores` are those of the
+    probe, if somebody has read it.
 
     Raises ValueError for a reward model without an adapter.
     """
     if model.base is None:
         raise ValueError("only a reward model that was trained with LoRA has an adapter to keep")
+    weights = {name: whole(weight) for name, weight in model.model.state_dict().items() if "lora_" in name}
     with quiet_transformers():
-        model.model.save_pretrained(directory)
+        model.model.save_pretrained(directory, state_dict=weights)
     sort_targets(directory)
     weight = model.head.weight.detach()
     bias = torch.full((1,), float(model.moved), dtype=weight.dtype)
     if model.head.bias is not None:
         bias += model.head.bias.detach().cpu()
     save_file({"weight": weight.cpu().contiguous(), "bias": bias}, directory / HEAD)
-    ids = _probe(model.classifier)
-    lengths = torch.full((len(ids),), ids.shape[1], device=ids.device)
-    with torch.no_grad(), model.without_autocast():
-        scores = model.read(model.last_states(ids, lengths))
-    record = {"base": model.base, "probe": ids.tolist(), "scores": scores.tolist()}
+    scores = probed(model) if scores is None else scores
+    record = {"base": model.base, "probe": _probe(model.classifier).tolist(), "scores": scores.tolist()}
     (directory / RECORD).write_text(json.dumps(record) + "\n", encoding="utf-8")
 
 

@@ -21,7 +21,8 @@ class Job:
     `stream` and `work` are the bytes of a weight's number and of a product's; `autocast` says that they differ by bf16
     autocast. `judge` is a reward model's shape, None if it is an adapter on the policy's trunk or there is none.
     `rows_at_once` answers are sampled together; `distinct` prompts are in a batch. `ptx` texts of `ptx_length` tokens
-    are mixed into each mini-batch.
+    are mixed into each mini-batch. `parts` processes share out the weights of layers (--sharding full); embeddings and
+    heads each has whole.
     """
 
     step: Literal["ppo", "sft", "reward"]
@@ -50,6 +51,7 @@ class Job:
     average: bool = False
     ptx: int = 0
     ptx_length: int = 0
+    parts: int = 1
     rounds: int
 
     @property
@@ -121,6 +123,25 @@ class Job:
         return self.policy.hidden if self.critic == "shared" else 0
 
     @property
+    def own_of_policy(self) -> float:
+        """Entries of the policy that learn and that this process has the gradient and the moments of."""
+        return self._own(self.policy, self.learned_by_policy)
+
+    @property
+    def own_of_critic(self) -> float:
+        """The same of the critic, whose layer each process has whole."""
+        if self.critic != "separate":
+            return self.learned_by_critic
+        return self._own(self.critic_shape, self.learned_by_critic - self.policy.hidden) + self.policy.hidden
+
+    def _own(self, shape: Shape, learned: float) -> float:
+        """Of the entries that learn in a network: a share of those in layers, and all others."""
+        if self.parts == 1:
+            return learned
+        layers = self.adapters if self.lora_rank else shape.upper(self.frozen_layers) * (shape.matrices + shape.others)
+        return layers / self.parts + learned - layers
+
+    @property
     def kept_by_token(self) -> int:
         """Bytes that a token keeps in one network between forward and backward pass."""
         return self.kept(self.longest, checkpointing=self.checkpointing)
@@ -138,6 +159,19 @@ class Job:
         """Bytes of logits that are kept for the backward pass of so many learned tokens."""
         size = tokens * self.policy.head * self.work // max(self.policy.hidden, 1)
         return size if size <= KEPT_LOGITS else 0
+
+    def share(self, processes: int) -> "Job":
+        """What one of so many processes does of it: its share of the rows, rounded up."""
+        if processes == 1:
+            return self
+        each = -(-self.mini_batch // processes)
+        return replace(
+            self,
+            batch=each * self.mini_batches,
+            ptx=-(-self.ptx // processes),
+            distinct=-(-self.distinct // processes),
+            rows_at_once=min(self.rows_at_once, each * self.mini_batches),
+        )
 
     def with_batch(self, batch: int) -> "Job":
         """The same with another batch, which all answers of a prompt must fit into."""

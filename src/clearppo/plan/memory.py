@@ -21,11 +21,16 @@ KERNELS, KERNELS_OF_STEP, MOST_KERNELS = 30 * MIB, 2.15 * MIB, 560 * MIB
 and what the thousand of them take that it keeps at most (benchmarks/plan.py)."""
 MOST = 2**18
 """Tokens; more at once make no product faster, and with a bound a small model has the same budget everywhere."""
+LOADING = "loading"
+"""The phase in which networks are whole that will be shared out."""
 ROLES = (
-    "process", "policy", "critic", "reference", "reward model", "average", "gradients", "optimiser", "decoder",
-    "KV cache", "activations", "logits", "holes",
+    "process", "policy", "critic", "reference", "reward model", "gathered", "average", "gradients", "optimiser",
+    "decoder", "KV cache", "activations", "logits", "holes",
 )  # fmt: skip
-"""What takes memory. decoder: its copy of the weights. holes: freed memory that a CPU's allocator keeps."""
+"""What takes memory. gathered: of weights that are shared out, the layers that are whole for the moment. decoder: its
+copy of the weights. holes: freed memory that a CPU's allocator keeps."""
+AT_ONCE = 2
+"""Layers that are gathered at once: one computes, the next is on its way."""
 Roles = dict[str, float]
 
 
@@ -49,10 +54,15 @@ class Table:
         """What it takes."""
         return self.total(self.peak_phase)
 
+    @property
+    def running(self) -> float:
+        """The most that is taken once all is loaded."""
+        return max(self.total(phase) for phase in self.phases if phase != LOADING)
+
 
 def memory(job: Job, *, process: float) -> Table:
     """What each phase of a run takes; `process` is what the program itself does, without models."""
-    always = _always(job) | {"process": process + _kernels(job)}
+    always = _always(job) | {"process": process + _kernels(job), "gathered": _gathered(job)}
     if job.step == "ppo":
         live = {
             "checking": always | _checking(job),
@@ -66,6 +76,8 @@ def memory(job: Job, *, process: float) -> Table:
             "learning": always | _resident(job) | _learning(job),
             "saving": always | _resident(job) | _saving(job),
         }
+    if job.parts > 1:
+        live = {LOADING: _loading(job) | {"process": process}} | live
     return Table(phases={phase: _with_holes(job, phase, roles) for phase, roles in live.items()})
 
 
@@ -82,7 +94,7 @@ def budget(job: Job, free: float) -> int:
     """The tokens that `auto` will give the micro-batches of this run, if its models have yet to be loaded into `free`
     bytes."""
     loaded = sum(_always(job).values())
-    learned = (job.learned_by_policy + job.learned_by_critic) * job.stream
+    learned = (job.own_of_policy + job.own_of_critic) * job.stream
     networks = 2 if job.critic == "separate" else 1
     shape = job.policy
     return tokens_in(free - loaded, learned, networks * budget_bytes(
@@ -98,36 +110,38 @@ def budget_bytes(*, layers: int, hidden: int, wide: int, fused: bool, item: int,
     return (layers * hidden + numbers if checkpointing else layers * numbers) * item
 
 
-def weights(shape: Shape, stream: int) -> int:
-    """Bytes of a network as it is loaded."""
-    return shape.parameters * stream
+def weights(shape: Shape, stream: int, parts: int = 1) -> float:
+    """Bytes of a network as it is loaded; of its layers the share of one of so many `parts`."""
+    layers = (shape.matrices + shape.others) * stream
+    return layers / parts + shape.parameters * stream - layers
 
 
-def lean(shape: Shape, *, upper: float = 1.0, own_embeddings: bool = True) -> float:
+def lean(shape: Shape, *, upper: float = 1.0, own_embeddings: bool = True, parts: int = 1) -> float:
     """Bytes of a frozen network under bf16 autocast (models/lean.py): linear layers in bfloat16, a head that is tied to
     the embeddings too, all else in float32. `upper`: of its layers this share, and no embeddings unless they are its
-    own."""
-    layers = upper * (2 * shape.matrices + FLOAT * shape.others)
+    own; `parts`: and of these the share of one of so many processes."""
+    layers = upper * (2 * shape.matrices + FLOAT * shape.others) / parts
     head = 2 * shape.head if own_embeddings or not shape.tied else 0
     return layers + head + (FLOAT * shape.embeddings if own_embeddings else 0)
 
 
 def _always(job: Job) -> Roles:
     """The weights of all models."""
-    found: Roles = {"policy": weights(job.policy, job.stream) + job.adapters * job.stream}
+    parts, adapters = job.parts, job.adapters / job.parts
+    found: Roles = {"policy": weights(job.policy, job.stream, parts) + adapters * job.stream}
     if job.critic == "separate":
-        found["critic"] = weights(job.critic_shape, job.stream) + (job.adapters + job.policy.hidden) * job.stream
+        found["critic"] = weights(job.critic_shape, job.stream, parts) + (adapters + job.policy.hidden) * job.stream
     elif job.critic == "shared":
         found["critic"] = job.policy.hidden * max(job.stream, FLOAT)
     if job.step == "ppo":
         found["reference"] = _reference(job)
     if job.judge is not None:
         # Scores are computed in float32 weights, whatever the policy's are.
-        found["reward model"] = lean(job.judge) if job.autocast else weights(job.judge, FLOAT)
+        found["reward model"] = lean(job.judge, parts=parts) if job.autocast else weights(job.judge, FLOAT, parts)
     elif job.judge_on_trunk:
-        found["reward model"] = job.adapters * job.stream
+        found["reward model"] = adapters * job.stream
     if job.average:
-        found["average"] = job.learned_by_policy * max(job.stream, FLOAT)
+        found["average"] = job.own_of_policy * max(job.stream, FLOAT)
     if job.frozen_layers:
         found["activations"] = job.batch * job.mean * job.policy.hidden * job.stream  # kept rows
     return found
@@ -137,7 +151,7 @@ def _reference(job: Job) -> float:
     if job.lora_rank:
         return 0.0  # the policy with its adapters off
     if not job.frozen_layers:
-        return lean(job.policy) if job.autocast else weights(job.policy, job.stream)
+        return lean(job.policy, parts=job.parts) if job.autocast else weights(job.policy, job.stream, job.parts)
     if job.autocast:
         return lean(job.policy, upper=job.policy.upper(job.frozen_layers), own_embeddings=False)
     return job.learned_by_policy * job.stream
@@ -145,11 +159,20 @@ def _reference(job: Job) -> float:
 
 def _resident(job: Job) -> Roles:
     """What the optimiser remembers after its first step, and what a GPU's decoder keeps for its graphs."""
-    learned = job.learned_by_policy + job.learned_by_critic
-    found: Roles = {"optimiser": 2 * learned * job.stream}
+    found: Roles = {"optimiser": 2 * (job.own_of_policy + job.own_of_critic) * job.stream}
     if job.step == "ppo" and job.device == "cuda":
         found |= {"decoder": _decoder(job), "KV cache": kv_cache(job)}
     return found
+
+
+def _gathered(job: Job) -> float:
+    """Of shared-out weights two layers, as they are stored, whole for the moment."""
+    return 0.0 if job.parts == 1 else AT_ONCE * job.policy.matrices / job.policy.layers * job.stream
+
+
+def _loading(job: Job) -> Roles:
+    """All networks are whole, and the decoder has been tried, when the first is shared out."""
+    return _always(replace(job, parts=1)) | ({"decoder": _decoder(job)} if job.step == "ppo" else {})
 
 
 def _decoder(job: Job) -> float:
@@ -182,11 +205,10 @@ def _kept_rows(job: Job) -> float:
 
 
 def _checking(job: Job) -> Roles:
-    """The self-check reads a few answers as learning will, in one piece."""
-    rows = min(CHECKED, job.batch)
-    tokens = rows * job.longest
+    """The self-check reads a few answers as learning will."""
+    rows = min(CHECKED, job.rows)
     return {
-        "activations": _kept_rows(job) + tokens * job.kept(job.longest, checkpointing=False),
+        "activations": _kept_rows(job) + rows * job.longest * job.kept_by_token,
         "logits": job.kept_logits(rows * job.response),
         "decoder": 0.0 if job.device == "cpu" else _decoder(job),
     }
@@ -214,7 +236,9 @@ def _learning(job: Job) -> Roles:
     gradients of the first are there while the second is read. The gradient of the head comes first, in float32; that
     of an embedding that is tied to it comes last, and is added to it.
     """
-    actor, critic = job.learned_by_policy * job.stream, job.learned_by_critic * job.stream
+    actor, critic = job.own_of_policy * job.stream, job.own_of_critic * job.stream
+    if job.parts > 1 and not job.lora_rank:  # before they are added up
+        actor += AT_ONCE * job.policy.matrices / job.policy.layers * job.stream
     head_learns = not job.lora_rank and not (job.frozen_layers and job.policy.tied)
     head = job.policy.head * FLOAT if head_learns else 0
     embedding = head if job.policy.tied else 0
@@ -229,6 +253,10 @@ def _learning(job: Job) -> Roles:
 def _saving(job: Job) -> Roles:
     """Models are saved with their adapters merged, and a shared critic with the backbone that its class needs."""
     found: Roles = {"activations": _kept_rows(job)}
+    if job.parts > 1:  # the first process holds all that is written; of a GPU in the host's memory
+        if job.device == "cpu":
+            found["policy"] = _always(job)["policy"] + weights(job.policy, job.stream)
+        return found
     if job.lora_rank:
         merged = weights(job.policy, job.stream)
         found["policy"] = _always(job)["policy"] + merged
@@ -256,6 +284,6 @@ def _with_holes(job: Job, phase: str, roles: Roles) -> Roles:
     if phase != "learning":
         return roles
     # Activations that are computed again come and go, layer by layer, in blocks of the same sizes.
-    moved = (job.learned_by_policy + job.learned_by_critic) * job.stream
+    moved = (job.own_of_policy + job.own_of_critic) * job.stream
     moved += sum(kept_and_logits(replace(job, checkpointing=False)))
     return roles | {"holes": HOLES * moved}

@@ -16,8 +16,8 @@ class Plan:
     `available_bytes` is what it has for this run, None if nobody knows.
 
     `largest` are the largest sizes that fit, by option; empty if nobody knows how much there is. `layout` says how a
-    run over several GPUs is laid out, `host_bytes` what each machine's memory must hold for it. `assumptions` are what
-    was taken for granted.
+    run over several GPUs is laid out, `flags` are the options for it, `host_bytes` what each machine's memory must hold
+    for it. `each` says of what there are several: GPUs or processes. `assumptions` are what was taken for granted.
     """
 
     device: str
@@ -30,6 +30,8 @@ class Plan:
     facts: Sequence[tuple[str, str]]
     assumptions: Sequence[str]
     layout: Sequence[str] = ()
+    flags: str = ""
+    each: str = ""
     host_bytes: float = 0.0
     round: str = "iteration"
 
@@ -63,7 +65,7 @@ class Plan:
         """One line about memory and time."""
         there = "" if self.available_bytes is None else f", of {gib(self.available_bytes)}"
         fit = "" if self.fits else ", which does not fit"
-        of_each = " a GPU" if self.layout else ""
+        of_each = f" a {self.each}" if self.each else ""
         return (
             f"about {gib(self.peak_bytes)}{of_each} at the peak, in {self.peak_phase}{there}{fit}; about "
             f"{duration(self.seconds_per_iteration)} {an(self.round)}, {duration(self.total_seconds)} in all"
@@ -95,6 +97,7 @@ class Plan:
             ],
             "facts": dict(self.facts),
             "layout": list(self.layout),
+            "flags": self.flags,
             "host_bytes": round(self.host_bytes),
             "assumptions": list(self.assumptions),
             "sentence": self.sentence,

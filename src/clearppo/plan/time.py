@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from clearppo.plan.devices import Accelerator, Place
-from clearppo.plan.job import FLOAT, Job
+from clearppo.plan.devices import Accelerator
+from clearppo.plan.job import Job
 from clearppo.plan.shape import Shape
 
 MOVED_BY_STEP = 7  # numbers that Adam reads and writes for each entry: weight, gradient, two moments; three written
@@ -11,6 +11,7 @@ OF_PEAK = 0.4  # share of its peak that a GPU reaches in training, as published 
 OF_BANDWIDTH = 0.6  # share of its memory's bandwidth that a decode step reaches
 LAUNCHES = 25e-6  # seconds a layer of a pass costs a GPU at least: some launches of kernels
 GRAPHED = 8e-6  # the same of a decode step that is replayed as a graph
+REDUCED = 10e-6  # seconds in which the GPUs of an engine add up a layer's results, twice a layer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,14 +35,18 @@ def speed_of(accelerator: Accelerator, work: int) -> Speed:
     return Speed(products=products, steps=products, reads=reads, copies=reads, step=GRAPHED, layer=LAUNCHES)
 
 
-def seconds(job: Job, speed: Speed, where: Place | None = None) -> dict[str, float]:
+def seconds(
+    job: Job, speed: Speed, processes: int = 1, *, engine: int = 1, writers: int | None = None
+) -> dict[str, float]:
     """Seconds of one iteration (a step of SFT or of a reward model) by phase, if every answer has its full length. Over
-    several GPUs the work is divided, and weights travel: the slower of both counts."""
-    count = 1 if where is None else where.count
-    learning = _learning(job, speed, count) + (0.0 if count == 1 or where is None else _travel(job, where))
+    several processes the work is divided, answers over `writers` if these are others; of `engine` GPUs that make one of
+    vLLM's engines each reads its part of the weights for all of their rows. What travels between them is not in it
+    (plan/spread.py)."""
+    learning = _learning(job, speed, processes)
     if job.step != "ppo":
         return {"learning": learning}
-    return {"sampling": _sampling(job, speed, count), "feedback": _feedback(job, speed, count), "learning": learning}
+    sampling = _writing(job, speed, writers or processes, max(engine, 1)) + _reading(job, speed, processes)
+    return {"sampling": sampling, "feedback": _feedback(job, speed, processes), "learning": learning}
 
 
 def _forward(shape: Shape, tokens: float, length: float) -> float:
@@ -53,20 +58,25 @@ def _pass(job: Job, speed: Speed, count: int, operations: float, passes: float) 
     return operations / count / speed.products + passes * job.policy.layers * speed.layer
 
 
-def _sampling(job: Job, speed: Speed, count: int) -> float:
-    shape, rows = job.policy, max(job.rows_at_once / count, 1)
+def _writing(job: Job, speed: Speed, count: int, engine: int) -> float:
+    shape, rows = job.policy, max(min(job.rows_at_once, job.batch / count), 1)
     prompt = max(job.mean - job.response, 1.0)
     prefill = _pass(job, speed, count, _forward(shape, job.distinct * prompt, prompt), 1)
-    read = (shape.matrices + shape.head) * job.work / speed.reads
+    read = (shape.matrices + shape.head) * job.work / engine / speed.reads
     cache = rows * job.mean * 2 * shape.layers * shape.keys * job.work / speed.copies
     computed = 2 * rows * (shape.matrices + shape.head) / speed.steps
     steps = job.response * job.batch / count / rows
-    decode = steps * (max(read, computed) + cache + shape.layers * speed.step)
+    joined = 2 * REDUCED * shape.layers if engine > 1 else 0.0
+    decode = steps * (max(read, computed) + cache + shape.layers * speed.step + joined)
     # The decoder's weights are made anew from the policy's after every update.
     copied = (shape.matrices + shape.head) * (job.stream + job.work) / speed.copies
+    return prefill + decode + copied
+
+
+def _reading(job: Job, speed: Speed, count: int) -> float:
+    """What the learner and a separate critic read of the answers."""
     again = _read(job, speed, count, head=True) if job.reads_old else 0.0
-    of_critic = _read(job, speed, count, head=False) if job.critic == "separate" else 0.0
-    return prefill + decode + copied + again + of_critic
+    return again + (_read(job, speed, count, head=False) if job.critic == "separate" else 0.0)
 
 
 def _read(job: Job, speed: Speed, count: int, *, head: bool, shape: Shape | None = None) -> float:
@@ -104,13 +114,3 @@ def _learning(job: Job, speed: Speed, count: int) -> float:
     learned = job.learned_by_policy + job.learned_by_critic
     optimiser = steps * learned * job.stream * MOVED_BY_STEP / count / speed.copies
     return _pass(job, speed, count, operations, passes) + optimiser
-
-
-def _travel(job: Job, where: Place) -> float:
-    """Seconds for which the weights travel that FSDP gathers twice, and the gradients that it scatters, for each
-    micro-batch; half of them while products run."""
-    networks = 2 if job.critic == "separate" else 1
-    each = (2 * job.work + FLOAT) * job.policy.parameters * networks
-    of_gpu = max(job.mini_batch / where.count, 1)
-    times = job.epochs * job.mini_batches * max(of_gpu / max(min(job.rows, of_gpu), 1), 1)
-    return 0.5 * times * each * (1 - 1 / where.count) / where.link

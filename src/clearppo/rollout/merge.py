@@ -41,7 +41,7 @@ def merged(
         responses=responses,
         mask=torch.arange(width, device=device) < lengths.unsqueeze(1),
         log_probs=table(part.log_probs),
-        policy_log_probs=table(part.policy_log_probs),
+        policy_log_probs=None if part.policy_log_probs is None else table(part.policy_log_probs),
         values=None if part.values is None else table(part.values),
         finish_reasons=tuple(reasons),
         completions=tuple(text(tokens[:length]) for tokens, length in of_each),

@@ -1,5 +1,6 @@
 """采样: the pupil answers."""
 
+from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -7,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from clearppo.batch import ALONE, Division, Prompts, Rollout
+from clearppo.errors import ConfigError
 from clearppo.models.actor import SharedCritic
 from clearppo.models.layout import lay_out
 from clearppo.models.policy import Analysis, Policy, analyze_in_micro_batches, micro_batches, scatter
@@ -43,6 +45,11 @@ def sample(
     generation = sampler.generate(prompts)
     bounds = (micro_batch_size, micro_batch_tokens, division)
     if old_log_probs == "sampler" or (old_log_probs == "auto" and generation.exact):
+        if generation.policy_log_probs is None:
+            raise ConfigError(
+                "old_log_probs = sampler, and this sampler does not know the log-probs over the whole vocabulary, only "
+                "those after top_k and top_p. Use --old_log_probs learner."
+            )
         old, values = generation.policy_log_probs, generation.values
         values = _values(policy, prompts, generation, bounds) if values is None else values
     else:
@@ -83,8 +90,9 @@ def _values(policy: Policy, prompts: Prompts, generation: Generation, bounds: Bo
     """The critic's values where the sampler knows none: a critic with a backbone of its own need not wait for the
     actor's."""
     if isinstance(policy.critic, SharedCritic):
-        return _analysis(policy, prompts, generation, bounds).values
-    out = torch.zeros_like(generation.policy_log_probs)
+        # At any temperature: values do not depend on it, and at 0, in an evaluation, there are no log-probs to read.
+        return _analysis(policy, prompts, replace(generation, temperature=1.0), bounds).values
+    out = torch.zeros_like(generation.log_probs)
     for rows, part, responses, mask in micro_batches(prompts, generation.responses, generation.mask, *bounds):
         texts = lay_out(part, responses, mask)
         values = texts.spread(policy.critic(texts))

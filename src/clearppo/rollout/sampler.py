@@ -30,6 +30,11 @@ class SamplingSettings:
     stop_strings: tuple[str, ...] = ()
     max_batch_size: int | None = None
 
+    @property
+    def cuts(self) -> bool:
+        """Whether some tokens are not drawn from; the most probable one is never among them."""
+        return self.temperature > 0 and (self.top_k > 0 or self.top_p < 1)
+
     def __post_init__(self) -> None:
         if self.max_tokens < 1:
             raise ConfigError(f"max_tokens = {self.max_tokens} leaves no room for an answer. Use 1 or more.")
@@ -49,8 +54,8 @@ class Generation:
     """A sampler's answers, and what it thought of every token; masked cells hold 0.
 
     `log_probs` are of the distribution that was drawn from, after temperature, top_k and top_p; `policy_log_probs` over
-    the whole vocabulary at `temperature`; both in nats. `values` are the critic's before each token, None if the
-    sampler cannot know them (another engine, a critic with a backbone of its own).
+    the whole vocabulary at `temperature`; both in nats. `values` are the critic's before each token. The last two are
+    None if the sampler cannot know them (another engine; a critic with a backbone of its own).
 
     `exact`: the sampler used the learner's own weights and arithmetic, so `policy_log_probs`, and `values` where they
     are known, are what the policy's `analyze` would say, to rounding. Otherwise they are near it.
@@ -59,7 +64,7 @@ class Generation:
     responses: Int[Tensor, "B T"]
     mask: Bool[Tensor, "B T"]
     log_probs: Float[Tensor, "B T"]
-    policy_log_probs: Float[Tensor, "B T"]
+    policy_log_probs: Float[Tensor, "B T"] | None
     values: Float[Tensor, "B T"] | None
     exact: bool
     finish_reasons: tuple[FinishReason, ...]

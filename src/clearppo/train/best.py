@@ -1,8 +1,9 @@
 """The final model may be that of the best checkpoint."""
 
 from clearppo.rundir import CHECKPOINT
-from clearppo.train.checkpoint import Best, Checkpoint, damage
+from clearppo.train.checkpoint import Best, Checkpoint
 from clearppo.train.keeping import Keeper
+from clearppo.train.manifest import damage
 from clearppo.train.weights import load_weights
 
 

@@ -4,6 +4,7 @@ checkpoint-12/
   config.json, model.safetensors, ...   the model as the final result has it (LoRA: adapter/)
   config.yaml                           the options of the run, resolved
   training_state/                       everything else (state_file.py)
+    shards/                             of weights that are shared out: each process's part (shards.py)
   manifest.json                         written last: size and SHA-256 of every file
 best.json                               which checkpoint was the best so far, and by what
 
@@ -11,27 +12,23 @@ A checkpoint is written beside, brought to the disk, and renamed: under its name
 it is read, the manifest says.
 """
 
-import errno
-import hashlib
 import json
-import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from clearppo.errors import CheckpointError
 from clearppo.rundir import CHECKPOINT, GONE, SAVING, RunDir, disk_errors
-from clearppo.train.state_file import read_state, write_state
+from clearppo.train.manifest import MANIFEST, STATE, damage, manifest_of, seal, sync
+from clearppo.train.shards import Way
+from clearppo.train.state_file import SHARDS, read_state, write_state
 
-FORMAT = 1
-"""The layout of a checkpoint. One with another number is not read."""
-MANIFEST, STATE, BEST, CONFIG = "manifest.json", "training_state", "best.json", "config.yaml"
-_HASHED_AT_ONCE = 2**22
+BEST, CONFIG = "best.json", "config.yaml"
 
 
 @dataclass(frozen=True)
@@ -86,35 +83,69 @@ class Checkpoints:
         Until the new checkpoint is whole and on the disk nothing that was there before is touched: there must be room
         for one more than `limit`. Raises RunDirError if the disk refuses; then nothing of the new one is left.
         """
-        target = self.run_dir.path / f"{CHECKPOINT}{step}"
-        with disk_errors(target, any_cause=True):
+        self.begin(step, state, save_model)
+        return self.end(step, best=best)
+
+    def begin(self, step: int, state: Mapping[str, Any], save_model: Callable[[Path], None]) -> dict[str, Way]:
+        """The first half of `write`, after which `end` or `give_up` must follow. Returns the names of the tensors in
+        `state` that are shared out, each with the way to it: every process writes its rows of them into `shards`."""
+        beside = self._beside(step)
+        with disk_errors(self._target(step), any_cause=True):
             self.run_dir.sync()  # a checkpoint must not be longer-lived than the metrics up to it
-            beside = target.with_name(f"{SAVING}{target.name}")
             if beside.exists():
                 shutil.rmtree(beside)
             beside.mkdir()
-            sealed = False
             try:
                 save_model(beside)
                 config = self.run_dir.path / CONFIG
                 if config.exists():
                     shutil.copyfile(config, beside / CONFIG)
-                write_state(beside / STATE, state)
-                _seal(beside, step)
-                sealed = True
+                shared_out = write_state(beside / STATE, state)
+                if shared_out:
+                    self.shards(step).mkdir()
+            except BaseException:
+                self.give_up(step)
+                raise
+        return shared_out
+
+    def end(
+        self, step: int, sealed: Mapping[str, Mapping[str, Any]] | None = None, *, best: "Best | None" = None
+    ) -> Checkpoint:
+        """The second half of `write`. The files in `shards` are those of `sealed`, with their size and SHA-256, which
+        who wrote them has found."""
+        target, beside = self._target(step), self._beside(step)
+        whole = False
+        with disk_errors(target, any_cause=True):
+            try:
+                seal(beside, step, sealed or {})
+                whole = True
                 if target.exists():
                     self._remove(target)
                 beside.rename(target)
                 sync(self.run_dir.path)
             except BaseException:
-                if not sealed or target.exists():  # else it is the only one, and `newest` will give it its name
-                    shutil.rmtree(beside, ignore_errors=True)
+                if not whole or target.exists():  # else it is the only one, and `newest` will give it its name
+                    self.give_up(step)
                 raise
         written = Checkpoint(target, step)
         if best is not None:
             self.mark_best(written, best.metric, best.value)
         self._prune(step)
         return written
+
+    def give_up(self, step: int) -> None:
+        """Leave nothing of what was begun."""
+        shutil.rmtree(self._beside(step), ignore_errors=True)
+
+    def shards(self, step: int) -> Path:
+        """Where each process writes its part, between `begin` and `end`."""
+        return self._beside(step) / STATE / SHARDS
+
+    def _target(self, step: int) -> Path:
+        return self.run_dir.path / f"{CHECKPOINT}{step}"
+
+    def _beside(self, step: int) -> Path:
+        return self.run_dir.path / f"{SAVING}{CHECKPOINT}{step}"
 
     def newest(self) -> Checkpoint | None:
         """The newest checkpoint that is whole; None if there is none. Each damaged one is named in a note, and passed
@@ -164,7 +195,7 @@ class Checkpoints:
                 f"resume_from_checkpoint = {path} is damaged: {wrong}. Give an earlier one, or auto, which takes the "
                 "newest that is whole."
             )
-        return Checkpoint(path, _manifest(path)["step"])
+        return Checkpoint(path, manifest_of(path)["step"])
 
     def forget_after(self, step: int) -> None:
         """Remove the checkpoints, and the marks of best ones, of steps after this one: the run goes another way."""
@@ -270,97 +301,3 @@ def checkpoints_in(directory: Path) -> dict[int, Path]:
 def _entries(directory: Path) -> list[Path]:
     """What lies in a directory, if it is one, in the order of the names."""
     return sorted(directory.iterdir()) if directory.is_dir() else []
-
-
-def damage(path: Path, step: int | None = None) -> str | None:
-    """What is wrong with the checkpoint in this directory, in words; None if every file is what was written.
-
-    `step` is the one that the directory's name says. Files beside those of the manifest do not count.
-    """
-    try:
-        manifest = _manifest(path)
-        if step is not None and manifest["step"] != step:
-            return f"{MANIFEST} is that of step {manifest['step']}"
-        for name, expected in manifest["files"].items():
-            file = path / name
-            if not file.is_file():
-                return f"{name} is missing"
-            if (size := file.stat().st_size) != expected["size"]:
-                return f"{name} has {size} bytes, and {expected['size']} were written"
-            if _sha256(file) != expected["sha256"]:
-                return f"{name} is not what was written (its checksum differs)"
-    except OSError as error:
-        name = Path(error.filename).name if isinstance(error.filename, str) else "a file"
-        return f"{name} is missing" if error.errno == errno.ENOENT else f"{name} cannot be read ({error.strerror})"
-    except _ManifestError as error:
-        return str(error)
-    return None
-
-
-class _ManifestError(Exception):
-    """What is wrong with a manifest, in words."""
-
-
-def _manifest(path: Path) -> dict[str, Any]:
-    """The manifest of a checkpoint. Raises _ManifestError; OSError if it cannot be read."""
-    data = (path / MANIFEST).read_bytes()
-    try:
-        found = json.loads(data)
-        layout, step, files = found["format"], found["step"], found["files"]
-        whole = type(step) is int and data == _rendered(layout, step, files)
-        inside = all(".." not in PurePosixPath(name).parts and not PurePosixPath(name).is_absolute() for name in files)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        raise _ManifestError(f"{MANIFEST} cannot be read") from None
-    if not whole or not inside:
-        raise _ManifestError(f"{MANIFEST} is not what was written (its checksum differs)")
-    if layout != FORMAT:
-        raise _ManifestError(f"it has format {layout}, and this version of ClearPPO reads format {FORMAT}")
-    return found
-
-
-def _rendered(layout: int, step: int, files: Mapping[str, Mapping[str, Any]]) -> bytes:
-    """The bytes of a manifest; its own checksum is that of the same text without it."""
-    content = {"format": layout, "step": step, "files": files}
-    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-    return (json.dumps({**content, "sha256": digest}, indent=1) + "\n").encode()
-
-
-def _seal(directory: Path, step: int) -> None:
-    """Bring every file to the disk and write the manifest, so that it speaks of nothing that is not there."""
-    files: dict[str, dict[str, Any]] = {}
-    for file in _files(directory):
-        sync(file)
-        size = file.stat().st_size
-        files[file.relative_to(directory).as_posix()] = {"size": size, "sha256": _sha256(file)}
-    manifest = directory / MANIFEST
-    manifest.write_bytes(_rendered(FORMAT, step, files))
-    sync(manifest)
-    for inner in [path for path in directory.rglob("*") if path.is_dir()]:
-        sync(inner)
-    sync(directory)
-
-
-def _files(directory: Path) -> Iterator[Path]:
-    return (path for path in sorted(directory.rglob("*")) if path.is_file())
-
-
-def _sha256(file: Path) -> str:
-    digest = hashlib.sha256()
-    with file.open("rb") as stream:
-        while chunk := stream.read(_HASHED_AT_ONCE):
-            digest.update(chunk)
-    return digest.hexdigest()
-
-
-def sync(path: Path) -> None:
-    """Wait until a file, or the names in a directory, are on the disk. Raises OSError."""
-    if os.name == "nt" and path.is_dir():
-        return  # Windows cannot, and needs not
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # a file system that has nothing to wait for
-            raise
-    finally:
-        os.close(handle)

@@ -24,8 +24,9 @@ from clearppo.train.alarms import RunAlarms
 from clearppo.train.chance import undisturbed_chance
 from clearppo.train.checkpoint import Best, Checkpoint, Checkpoints
 from clearppo.train.listener import Listener
-from clearppo.train.parts import CHANCE, Held, Kept
+from clearppo.train.parts import CHANCE, Kept
 from clearppo.train.records import TIMINGS, recorded
+from clearppo.train.sharding import write_shards
 from clearppo.train.stopping import Stopping
 from clearppo.train.undisturbed import undisturbed
 from clearppo.train.weights import load_weights, weights_state
@@ -94,8 +95,8 @@ class Keeper:
     On what the run depends beside its options say `marks`, digests of what it reads, and `numbers`: a checkpoint with
     other marks is refused, unless `allow_changed`, and other numbers are a note. `forget` drops what a round left
     behind that no result depends on but for its last bits. `watch` looks for alarms when a round is over. Of several
-    processes (`engine`) the first one reads and writes the files of the run; `weights` are those that the files hold,
-    which may be shared out.
+    processes (`engine`) the first one reads and writes the files of the run; `saved_weights` are those that
+    `save_model` writes, which may be shared out.
     """
 
     run_dir: RunDir
@@ -116,7 +117,7 @@ class Keeper:
     evaluation: Evaluating | None = None
     watch: RunAlarms | None = None
     engine: Engine
-    weights: Callable[[], Iterable[torch.Tensor]] = tuple
+    saved_weights: Callable[[], Iterable[torch.Tensor]] = tuple
     round: str = "iteration"
     noun: str = "model"
     step: int = field(default=0, init=False)
@@ -182,24 +183,29 @@ class Keeper:
         self._exact = False
 
     def write(self) -> None:
-        """Write the checkpoint of where the present round began; it is the `newest` then. Raises RunDirError."""
-        with held(self._tensors(), here=self.engine.rank == 0):
-            path = self.engine.share(self._write)
+        """Write the checkpoint of where the present round began; it is the `newest` then. Of several processes the
+        first one writes, and each its own rows of what is shared out. Raises RunDirError."""
+        late = {name: part.state() for name, part in self.late.items()}
+        with held(self.saved_weights(), here=self.engine.rank == 0):
+            shared_out = self.engine.share(lambda: self._begin_writing(late))
+        try:
+            own = {"late": late, "weights": {"tensors": self.learned}}
+            sealed = write_shards(self.checkpoints.shards(self.step), own, shared_out, self.engine)
+        except BaseException:
+            if self.engine.rank == 0:
+                self.checkpoints.give_up(self.step)
+            raise
+        best = self._best if self._best is not None and self._best.step == self.step else None
+        path = self.engine.share(lambda: str(self.checkpoints.end(self.step, sealed, best=best).path))
         if path is not None:  # None: this process has parted from the one that writes
             self.newest = Checkpoint(Path(path), self.step)
 
-    def _tensors(self) -> Iterator[torch.Tensor]:
-        """Everything that may be shared out over processes and is part of a checkpoint."""
-        yield from self.weights()
-        for _, part in sorted(self.late.items()):
-            yield from part.tensors() if isinstance(part, Held) else ()
-
-    def _write(self) -> str:
-        """The same, on the process that writes. Where it is."""
+    def _begin_writing(self, late: Mapping[str, Any]) -> dict[str, list[str]]:
+        """All but what is shared out, which is returned by its names: the ways to it."""
         tree: dict[str, Any] = {
             "about": {"marks": dict(self.marks), "numbers": dict(self.numbers), "machine": machine()},
             "round": self._noted,
-            "late": {name: part.state() for name, part in self.late.items()},
+            "late": late,
         }
 
         def save(directory: Path) -> None:
@@ -208,8 +214,7 @@ class Keeper:
 
         self.listener.phase("saving")
         with undisturbed_chance():  # what is drawn in saving would be drawn behind the state that is saved
-            best = self._best if self._best is not None and self._best.step == self.step else None
-            return str(self.checkpoints.write(self.step, tree, save, best=best).path)
+            return {name: list(way) for name, way in self.checkpoints.begin(self.step, tree, save).items()}
 
     @property
     def _best(self) -> Best | None:
@@ -383,7 +388,10 @@ class Keeper:
             )
         if other:
             self.listener.note(f"goes on with other {' and other '.join(other)}, as allowed")
-        was, now = {"processes": 1, **about["numbers"], **about["machine"]}, {**self.numbers, **machine()}
+        was, now = (
+            {"processes": 1, "sharding": "none", **about["numbers"], **about["machine"]},
+            {**self.numbers, **machine()},
+        )
         moved = [f"{name} was {was.get(name)}, is {value}" for name, value in now.items() if was.get(name) != value]
         if moved:
             self.listener.note(f"the last bits may differ from those of a run that never stopped: {'; '.join(moved)}")

@@ -13,12 +13,13 @@ from clearppo.batch import Experience, Feedback, Rollout, Stats
 from clearppo.core.masks import masked_mean, masked_sum, masked_var
 from clearppo.learning.faults import SKIPPED
 from clearppo.train.evaluation import repetition_rate
-from clearppo.train.registry import MEMORY, SECONDS, Registry
+from clearppo.train.registry import COMMUNICATION, MEMORY, SECONDS, Registry
 
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """One iteration, finished. `memory` is the most that each phase took, in GiB, where that is known."""
+    """One iteration, finished. `memory` is the most that each phase took, in GiB, where that is known; `staleness`, how
+    many updates the policy had seen between drawing the answers and learning from them."""
 
     rollout: Rollout
     feedback: Feedback
@@ -29,6 +30,8 @@ class Measured:
     episode: int
     seconds: Mapping[str, float]
     memory: Mapping[str, float] = field(default_factory=dict)
+    staleness: int = 0
+    communication: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def n_answers(self) -> int:
@@ -49,6 +52,7 @@ def measure(measured: Measured) -> dict[str, float]:
             row[f"rewards/{name}/std"] = float(given.std(correction=0))
     row.update({f"{SECONDS}{phase}": seconds for phase, seconds in measured.seconds.items()})
     row.update({f"{MEMORY}{phase}": taken for phase, taken in measured.memory.items()})
+    row.update({f"{COMMUNICATION}{phase}": seconds for phase, seconds in measured.communication.items()})
     return row
 
 
@@ -258,6 +262,13 @@ def repetition(m: Measured) -> float:
 def num_eos_tokens(m: Measured) -> float:
     """Number of answers that ended with a stop token or stop string."""
     return float(m.rollout.finish_reasons.count("stop"))
+
+
+@metric("sampling/staleness", "updates")
+def staleness(m: Measured) -> float | None:
+    """Iterations that the policy has learned in since the weights that drew the answers: 1 where answers are drawn
+    ahead. Absent where the present policy drew them."""
+    return float(m.staleness) if m.staleness > 0 else None
 
 
 @metric("sampling/log_prob_difference", "nats per token")

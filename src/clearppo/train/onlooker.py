@@ -47,6 +47,5 @@ class Onlooker(RunDir):
 
     @contextlib.contextmanager
     def whole(self, name: str = ".") -> Generator[Path]:
-        """Raises RuntimeError: whoever has files to write asks first whether it is to."""
-        raise RuntimeError(f"this process does not write, and was to write {name}")
-        yield self.path
+        """A place that is never there: whoever has files to write asks first whether it is to."""
+        yield self.path / name

@@ -1,6 +1,6 @@
 """The parts of a run that a checkpoint holds beside its weights."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -19,20 +19,12 @@ class Kept(Protocol):
     def load_state(self, state: Any, /) -> None: ...
 
 
-@runtime_checkable
-class Held(Protocol):
-    """A part with tensors that may be shared out over processes: all must gather them before one writes its state."""
-
-    tensors: Callable[[], Iterable[torch.Tensor]]
-
-
 @dataclass(frozen=True)
 class Part:
     """A Kept from functions, for what has no such methods."""
 
     state: Callable[[], Any]
     load_state: Callable[[Any], None]
-    tensors: Callable[[], Iterable[torch.Tensor]] = tuple
 
 
 CHANCE = Part(chance_state, set_chance)
@@ -49,14 +41,7 @@ def generator_part(generator: torch.Generator) -> Part:
 
 def optimiser_part(optimiser: torch.optim.Optimizer) -> Part:
     """What the optimiser remembers of each weight."""
-
-    def tensors() -> Iterable[torch.Tensor]:
-        groups = (
-            optimiser.state.get(parameter, {}) for group in optimiser.param_groups for parameter in group["params"]
-        )
-        return [value for known in groups for value in known.values() if isinstance(value, torch.Tensor)]
-
-    return Part(lambda: optimiser_state(optimiser), lambda state: load_optimiser_state(optimiser, state), tensors)
+    return Part(lambda: optimiser_state(optimiser), lambda state: load_optimiser_state(optimiser, state))
 
 
 def constant_part(value: Any) -> Part:

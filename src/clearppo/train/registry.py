@@ -8,6 +8,8 @@ SECONDS = "time/"
 """What the name of a phase's seconds begins with."""
 MEMORY = "memory/"
 """What the name of a phase's peak memory, in GiB, begins with."""
+COMMUNICATION = "communication/"
+"""What the name of a phase's seconds with other processes begins with."""
 MeasuredT = TypeVar("MeasuredT")
 FunctionT = TypeVar("FunctionT", bound=Callable[[Any], float | None])
 
@@ -48,5 +50,9 @@ class Registry(dict[str, Metric[MeasuredT]]):
 
     def kept(self, row: Mapping[str, float]) -> tuple[dict[str, float], dict[str, float]]:
         """A round's numbers in two: those that configuration, data and seed determine, and those of the machine."""
-        clock = {name for name in row if name.startswith((SECONDS, MEMORY)) or (name in self and self[name].clock)}
+        clock = {
+            name
+            for name in row
+            if name.startswith((SECONDS, MEMORY, COMMUNICATION)) or (name in self and self[name].clock)
+        }
         return {n: v for n, v in row.items() if n not in clock}, {n: v for n, v in row.items() if n in clock}

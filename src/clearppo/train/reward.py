@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from clearppo.batch import Stats
 from clearppo.config import RewardModelConfig
@@ -13,7 +14,7 @@ from clearppo.data.judgement import JudgementTemplate
 from clearppo.learning.reward import RewardObjective, learn_comparisons, measure_comparisons, score_texts
 from clearppo.models.normalise import Normalisation, normalise_scores
 from clearppo.models.reward_model import RewardModel
-from clearppo.models.trunk import ADAPTER, save_reward_adapter
+from clearppo.models.trunk import ADAPTER, probed, save_reward_adapter
 from clearppo.train.card import REWARD
 from clearppo.train.listener import Table
 from clearppo.train.reward_report import RewardReport, ScoredComparison, reward_report, scored
@@ -39,6 +40,7 @@ class RewardRun(SupervisedRun[RewardModelConfig, ComparisonSet]):
     references: Sequence[Sequence[int]]
     normalisation: Normalisation | None = field(default=None, init=False)
     report: RewardReport | None = field(default=None, init=False)
+    _probed: Tensor | None = field(default=None, init=False)
 
     @property
     def network(self) -> RewardModel:
@@ -134,9 +136,14 @@ class RewardRun(SupervisedRun[RewardModelConfig, ComparisonSet]):
         if self.report is not None:
             (directory / REPORT).write_text(self.report.to_json(), encoding="utf-8")
 
+    def gathered(self, *, adapter: bool) -> list[Tensor]:
+        """See SupervisedRun; and the scores that are kept beside an adapter, for which all must read."""
+        self._probed = probed(self.model) if self.config.model.use_peft else None
+        return super().gathered(adapter=adapter)
+
     def save_adapter(self, directory: Path) -> None:
         """The adapter with the score head, as PPO puts it on a policy's trunk."""
-        save_reward_adapter(self.model, directory / ADAPTER)
+        save_reward_adapter(self.model, directory / ADAPTER, self._probed)
 
     def found(self) -> str:
         """How the scores were normalised, and the verdict."""

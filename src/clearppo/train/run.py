@@ -2,9 +2,8 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,10 +19,9 @@ from clearppo.feedback.scorer import Scorer
 from clearppo.learning import Objective, Passes, Ptx
 from clearppo.models.ema import EMA
 from clearppo.models.policy import FrozenReference, Policy
-from clearppo.models.saving import save_actor, save_adapter, save_critic
-from clearppo.models.whole import held
 from clearppo.plan.result import Plan
 from clearppo.rollout import Sampler
+from clearppo.rollout.ahead import foreseen
 from clearppo.rundir import RunDir
 from clearppo.train.alarms import GoBackError, LoopChangedError, RunAlarms, facts_of
 from clearppo.train.best import load_best
@@ -38,6 +36,7 @@ from clearppo.train.listener import Listener, Summary
 from clearppo.train.marks import Weighed, data_mark, policy_mark, weights_mark
 from clearppo.train.parts import Kept, constant_part, generator_part, optimiser_part
 from clearppo.train.planned import Planned
+from clearppo.train.policy_files import PolicyFiles
 from clearppo.train.ppo import Recipe, ppo_loop
 from clearppo.train.profile import profiled
 from clearppo.train.reference_scores import reference_moments
@@ -81,6 +80,7 @@ class PPORun:
     checkpoints: Checkpoints
     resume: Checkpoint | None
     plan: Plan | None = None
+    numbers: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
     def train(self) -> list[dict[str, float]]:
         """Train and save; from the checkpoint on, where there is one to go on from. Returns all iterations' metrics.
@@ -241,7 +241,7 @@ class PPORun:
     @cached_property
     def keeper(self) -> Keeper:
         """Keeps the run. Made before anything is learned: it notes what the start model is."""
-        run, peft = self.config.run, self.config.model.use_peft
+        run = self.config.run
         early: dict[str, Kept] = {
             "sampler": self.sampler,
             "generator": generator_part(self.generator),
@@ -266,13 +266,13 @@ class PPORun:
             n_rounds=self.recipe.n_iterations,
             learned=dict(self.policy.trainable()),
             prefix="actor.model.",
-            save_model=self._save_adapter if peft else self._save_policy,
+            save_model=self._files.of_checkpoint,
             early=early,
             late={"optimiser": optimiser_part(self.optimiser), "average": self.ema},
             marks=self._marks() if run.save_steps or self.resume else {},
             numbers={
                 "device": str(self.engine.device), "max_tokens_per_microbatch": self.passes.micro_batch_tokens,
-                "processes": self.engine.world,
+                "processes": self.engine.world, **self.numbers,
             },
             allow_changed=run.allow_changed_options,
             forget=self.policy.forget,
@@ -280,13 +280,13 @@ class PPORun:
             watch=self.alarms,
             noun="policy",
             engine=self.engine,
-            weights=self.policy.parameters,
+            saved_weights=self._files.weights,
         )  # fmt: skip
 
     def _fresh(self) -> dict[str, Any]:
         """Check, measure, and make the directory the run's own. Where the loop starts."""
         self._in_brief()
-        self.listener.note(str(self_check(self.policy, self.reference, self.sampler, next(self._batches()))))
+        self.listener.note(f"{self_check(self.policy, self.reference, self.sampler, self._batches(), self.passes)}")
         seed_chance(self.config.run.seed)  # now, because loading and importing may have drawn from it
         scaling = self.scaling or self._measured_scaling()
         self.run_dir.begin()
@@ -307,7 +307,7 @@ class PPORun:
         """Put everything back, check, and take the directory back too. Where the loop starts."""
         start = self.keeper.restore(checkpoint)
         self.sampler.load(self.policy, version=checkpoint.step)
-        self.listener.note(str(self_check(self.policy, None, self.sampler, next(self._batches()))))
+        self.listener.note(f"{self_check(self.policy, None, self.sampler, self._batches(), self.passes)}")
         if checkpoint.state["round"]["early"]["score_scaling"] != self.config.reward.score_scaling:
             start["scaling"] = (self.scaling or self._measured_scaling()).state()
         self.keeper.restore_early(checkpoint)
@@ -332,40 +332,28 @@ class PPORun:
         judges = [weights_mark(s.weights()) for s in sources if isinstance(s, Weighed)]
         return marks | ({"reward model": data_mark(judges)} if judges else {})
 
-    def _save_policy(self, directory: Path) -> None:
-        save_actor(self.policy.actor, self.tokenizer, directory)
-
-    def _save_adapter(self, directory: Path) -> None:
-        save_adapter(self.policy.actor, directory / "adapter")
+    @property
+    def _files(self) -> PolicyFiles:
+        return PolicyFiles(
+            policy=self.policy, average=self.ema, tokenizer=self.tokenizer, critic=self.config.has_critic,
+            adapter=self.config.model.use_peft, engine=self.engine,
+        )  # fmt: skip
 
     def save(self, name: str, ended: str) -> None:
-        """The policy, its critic, its average and the model card below output_dir; each file appears whole. Of several
-        processes the first one writes."""
-        with held(self.policy.parameters(), here=self.engine.rank == 0):
-            if self.engine.rank == 0:
-                self._save(name, ended)
-
-    def _save(self, name: str, ended: str) -> None:
-        model = self.config.model
+        """The policy, its critic, its average and the model card below output_dir; each file appears whole."""
         with self.run_dir.whole(name) as directory:
-            self._save_policy(directory)
-            if self.config.has_critic:
-                save_critic(self.policy, self.tokenizer, directory / "value_model")
-            if model.use_peft:
-                self._save_adapter(directory)
-            if self.ema.decay is not None:
-                with self.ema.applied():
-                    self._save_policy(directory / "ema_model")
-            (directory / "README.md").write_text(
-                model_card(
-                    kind=ppo_card(critic=self.config.has_critic, average=self.ema.decay is not None),
-                    base_model=model.model_name_or_path,
-                    summary=self.summary,
-                    history=self.track.history,
-                    ended=ended,
-                ),
-                encoding="utf-8",
-            )
+            self._files.of_result(directory)
+            if self.engine.rank == 0:
+                (directory / "README.md").write_text(self._card(ended), encoding="utf-8")
+
+    def _card(self, ended: str) -> str:
+        return model_card(
+            kind=ppo_card(critic=self.config.has_critic, average=self.ema.decay is not None),
+            base_model=self.config.model.model_name_or_path,
+            summary=self.summary,
+            history=self.track.history,
+            ended=ended,
+        )
 
     def _measured_scaling(self) -> ScoreScaling:
         self.listener.phase("measuring")
@@ -381,8 +369,8 @@ class PPORun:
 
     def _profiled(self, start: int) -> AbstractContextManager[Iterator[Prompts]]:
         return profiled(
-            self._batches(start), self._iterations_to_profile(), run_dir=self.run_dir, listener=self.listener,
-            device=self.engine.device, start=start,
+            foreseen(self.sampler, self._batches(start)), self._iterations_to_profile(), run_dir=self.run_dir,
+            listener=self.listener, device=self.engine.device, start=start,
         )  # fmt: skip
 
     def _iterations_to_profile(self) -> Sequence[int]:

@@ -3,74 +3,65 @@
 directory/
   state.json            the tree; a tensor stands there as {"$tensor": its name}
   tensors.safetensors   the tensors, each under the way to it ("optimiser/state/0/exp_avg")
+  shards/               those that are shared out over processes, {"$shards": name}: each process writes its own rows
+                        (shards.py)
 """
 
 import json
 import math
-import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
-import torch
 from safetensors import safe_open
 from torch import Tensor
 
-TREE, TENSORS = "state.json", "tensors.safetensors"
-_DTYPES = {
-    torch.float64: "F64",
-    torch.float32: "F32",
-    torch.float16: "F16",
-    torch.bfloat16: "BF16",
-    torch.int64: "I64",
-    torch.int32: "I32",
-    torch.int16: "I16",
-    torch.int8: "I8",
-    torch.uint64: "U64",
-    torch.uint32: "U32",
-    torch.uint16: "U16",
-    torch.uint8: "U8",
-    torch.bool: "BOOL",
-}
-"""What safetensors calls the number types."""
+from clearppo.models.whole import InShards, is_shared_out
+from clearppo.train.safetensors import write_tensors
+from clearppo.train.shards import Way, open_shards
+
+TREE, TENSORS, SHARDS = "state.json", "tensors.safetensors", "shards"
 _LARGE = 2**63
 """Integers from here on are written as text: other readers of JSON would round them."""
-_CHUNK = 64 * 2**20
-"""Bytes of a tensor that are in memory once more while it is written."""
 
 
-def write_state(directory: Path, tree: Mapping[str, Any]) -> None:
+def write_state(directory: Path, tree: Mapping[str, Any]) -> dict[str, Way]:
     """Write `tree` into the directory, which is made. Leaves: tensors of any device, str, int, float, bool, None.
+    Of tensors that are shared out only the names: they are returned, each with the way to it, and every process must
+    write its rows of them (`write_shard`).
 
     Every bit is kept, of infinities, -0.0 and whether a number is NaN too. Lists and dicts with str keys nest.
     Tensors are fetched and written one after another, so that no second copy of them all is ever in memory.
     Raises TypeError for anything else (tuples, sparse and complex tensors), OSError from the disk.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    tensors: dict[str, Tensor] = {}
+    tensors: dict[str, tuple[Way, Tensor]] = {}
     text = json.dumps(_plain(tree, (), tensors), allow_nan=False, indent=1)
     with (directory / TENSORS).open("wb") as stream:
-        _write_tensors(stream, tensors)
+        write_tensors(stream, {name: tensor for name, (_, tensor) in tensors.items() if not is_shared_out(tensor)})
     (directory / TREE).write_text(text + "\n", encoding="utf-8")
+    return {name: way for name, (way, tensor) in tensors.items() if is_shared_out(tensor)}
 
 
 def read_state(directory: Path) -> dict[str, Any]:
-    """The tree that `write_state` wrote, all tensors on the CPU. The files must be whole: their checksums are looked at
-    by whoever keeps them (`Checkpoints`). Raises OSError, ValueError or KeyError for files that are not."""
+    """The tree that `write_state` wrote, all tensors on the CPU; those of several processes are `InShards`, and read
+    when they are asked for. The files must be whole: their checksums are looked at by whoever keeps them
+    (`Checkpoints`). Raises OSError, ValueError or KeyError for files that are not."""
     tree = json.loads((directory / TREE).read_text(encoding="utf-8"))
+    shards = open_shards(directory / SHARDS)
     with safe_open(directory / TENSORS, framework="pt", device="cpu") as tensors:
-        return _tree(tree, tensors)
+        return _tree(tree, tensors, shards)
 
 
-def _plain(value: Any, way: tuple[str, ...], tensors: dict[str, Tensor]) -> Any:
+def _plain(value: Any, way: Way, tensors: dict[str, tuple[Way, Tensor]]) -> Any:
     """`value` as JSON has it, its tensors put into `tensors`. Keys with a "$" get another, to be no marks."""
     match value:
         case Tensor():
             name = "/".join(way)
             while name in tensors or name in ("", "__metadata__"):  # a key may hold a slash; the second is the format's
                 name += "'"
-            tensors[name] = value.detach()
-            return {"$tensor": name}
+            tensors[name] = way, value.detach()
+            return {"$shards" if is_shared_out(value) else "$tensor": name}
         case None | bool() | str():
             return value
         case int():
@@ -89,45 +80,19 @@ def _plain(value: Any, way: tuple[str, ...], tensors: dict[str, Tensor]) -> Any:
             raise TypeError(f"{'/'.join(way)}: a {type(value).__name__} cannot be part of a state.")
 
 
-def _tree(value: Any, tensors: Any) -> Any:
+def _tree(value: Any, tensors: Any, shards: Mapping[str, InShards]) -> Any:
     match value:
         case {"$tensor": str(name)}:
             return tensors.get_tensor(name)
+        case {"$shards": str(name)}:
+            return shards[name]
         case {"$int": str(digits)}:
             return int(digits, 16)
         case {"$float": str(word)}:
             return float(word)
         case dict():
-            return {key.removeprefix("$"): _tree(item, tensors) for key, item in value.items()}
+            return {key.removeprefix("$"): _tree(item, tensors, shards) for key, item in value.items()}
         case list():
-            return [_tree(item, tensors) for item in value]
+            return [_tree(item, tensors, shards) for item in value]
         case _:
             return value
-
-
-def _write_tensors(stream: BinaryIO, tensors: Mapping[str, Tensor]) -> None:
-    """The safetensors format: the header's length, the header, then the numbers of all tensors without gaps, those of
-    the widest type first, so that each starts where its type may."""
-    for name, tensor in tensors.items():
-        if tensor.dtype not in _DTYPES or tensor.layout != torch.strided:
-            raise TypeError(f"{name}: a tensor of {tensor.dtype}, {tensor.layout} cannot be part of a state.")
-    order = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))
-    header: dict[str, Any] = {}
-    end = 0
-    for name in order:
-        tensor = tensors[name]
-        begin, end = end, end + tensor.numel() * tensor.element_size()
-        header[name] = {"dtype": _DTYPES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [begin, end]}
-    text = json.dumps(header, ensure_ascii=False).encode()
-    text += b" " * (-len(text) % 8)
-    stream.write(len(text).to_bytes(8, "little") + text)
-    for name in order:
-        for part in _parts(tensors[name]):
-            stream.write(part.contiguous().cpu().view(torch.uint8).numpy().data)
-    stream.flush()
-    os.fsync(stream.fileno())
-
-
-def _parts(tensor: Tensor) -> Iterable[Tensor]:
-    """Its numbers in order, flat, some at a time."""
-    return tensor.reshape(-1).split(max(_CHUNK // tensor.element_size(), 1)) if tensor.numel() else ()

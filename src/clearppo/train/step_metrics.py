@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from clearppo.batch import Stats
 from clearppo.learning.faults import SKIPPED
-from clearppo.train.registry import MEMORY, SECONDS, Registry
+from clearppo.train.registry import COMMUNICATION, MEMORY, SECONDS, Registry
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +27,7 @@ class Step:
     learning_rate: float
     seconds: Mapping[str, float]
     memory: Mapping[str, float] = field(default_factory=dict)
+    communication: Mapping[str, float] = field(default_factory=dict)
 
 
 SFT: Registry[Step] = Registry()
@@ -36,7 +37,9 @@ REWARD: Registry[Step] = Registry()
 def measure(registry: Registry[Step], step: Step) -> dict[str, float]:
     """All registered metrics of a step, and the seconds and the peak memory of each phase."""
     seconds = {f"{SECONDS}{phase}": seconds for phase, seconds in step.seconds.items()}
-    return registry.measure(step) | seconds | {f"{MEMORY}{phase}": taken for phase, taken in step.memory.items()}
+    memory = {f"{MEMORY}{phase}": taken for phase, taken in step.memory.items()}
+    talked = {f"{COMMUNICATION}{phase}": seconds for phase, seconds in step.communication.items()}
+    return registry.measure(step) | seconds | memory | talked
 
 
 @SFT.metric("loss", "nats per token")

@@ -27,11 +27,12 @@ class Stopwatch:
     `now` is what is going on, in words, and since when (time.monotonic): "sampling", or "after sampling" when that is
     done. Whoever wonders why nothing happens looks there, from another thread too.
 
+    With `waited`, the seconds so far in which this process talked with others, what each phase has of them is counted.
     With a `peak` the most memory of each phase is measured; `highest` is that of the whole run so far, in bytes, and
     when it was.
     """
 
-    def __init__(self, listener: Listener, peak: Peak | None = None) -> None:
+    def __init__(self, listener: Listener, peak: Peak | None = None, waited: Callable[[], float] | None = None) -> None:
         self.listener = listener
         self.highest: tuple[int, str] | None = None
         self._peak = peak
@@ -39,6 +40,8 @@ class Stopwatch:
         self._between = LOADING
         self.now = ("before the first phase", time.monotonic())
         self._seconds: dict[str, float] = {}
+        self._waited = waited
+        self._talked: dict[str, float] = {}
 
     def phase(self, name: str, function: Callable[P, R]) -> Callable[P, R]:
         """`function`, timed under `name`."""
@@ -48,13 +51,15 @@ class Stopwatch:
             self.now = (name, time.monotonic())
             self.listener.phase(name)
             self.look()
-            start = time.perf_counter()
+            start, before = time.perf_counter(), self._waited() if self._waited else 0.0
             try:
                 with torch.profiler.record_function(f"{PHASE}{name}"):
                     result = function(*args, **kwargs)
                 self.now = (f"after {name}", time.monotonic())
                 return result
             finally:
+                if self._waited:
+                    self._talked[name] = self._talked.get(name, 0.0) + self._waited() - before
                 self._seconds[name] = self._seconds.get(name, 0.0) + time.perf_counter() - start
                 self._measure(name)
 
@@ -81,6 +86,12 @@ class Stopwatch:
         """Seconds by phase since the last lap."""
         seconds, self._seconds = self._seconds, {}
         return seconds
+
+    def talks(self) -> dict[str, float]:
+        """Seconds by phase, since this was last asked, in which this process talked with others; nothing where it is
+        alone."""
+        talked, self._talked = self._talked, {}
+        return talked
 
     def peaks(self) -> dict[str, float]:
         """The most memory by phase since this was last asked, in GiB; nothing where nobody can say."""

@@ -7,7 +7,6 @@ from clearppo.config.kinds import number
 from clearppo.data import PromptSet, SequenceSet
 from clearppo.learning import Passes
 from clearppo.models.policy import Policy
-from clearppo.rollout.decoder import Decoder
 from clearppo.train.listener import Summary
 from clearppo.train.ppo import Recipe
 from clearppo.train.sizes import count, micro_batches, trainable
@@ -19,7 +18,8 @@ def summarise(
     prompts: PromptSet,
     texts: SequenceSet | None,
     *,
-    decoder: Decoder,
+    decoding: str,
+    exact: bool,
     recipe: Recipe,
     passes: Passes,
     reward_model: str | None,
@@ -28,10 +28,11 @@ def summarise(
 ) -> Summary:
     """The objective really optimised, the models, the sizes, and what the user should know. `texts` are PPO-ptx's.
 
-    `decoder`, `recipe` and `passes` are what the run will use: what was chosen where the configuration says auto.
+    `decoding` says who writes the answers, `exact` whether with the learner's numbers; `recipe` and `passes` are what
+    the run will use: what was chosen where the configuration says auto.
     `reward_model` says where its weights are, if there is one, and `evaluation` what is measured in the loop.
     """
-    chosen = [("decoding", decoder.why), ("old log-probs", _old_log_probs(recipe, passes, exact=decoder.exact))]
+    chosen = [("decoding", decoding), ("old log-probs", _old_log_probs(recipe, passes, exact=exact))]
     if (frozen := policy.actor.frozen) is not None:
         said = f"the lowest {frozen.freeze.layers} of {frozen.n_layers} and the embeddings, computed once an answer"
         chosen.append(("frozen layers", said))
@@ -43,7 +44,7 @@ def summarise(
         objective=objective(config),
         facts=_facts(config, prompts, texts, passes, chosen, device),
         models=_models(config, policy, device),
-        notes=[*_left_out(config, prompts, texts), *_notes(config, exact=decoder.exact)],
+        notes=[*_left_out(config, prompts, texts), *_notes(config, exact=exact)],
     )
 
 
@@ -173,6 +174,8 @@ def _notes(config: PPOConfig, *, exact: bool) -> list[str]:
             "kl_loss_estimator = k3: inside a loss, its gradient is that of KL(reference || policy); k2 and full have "
             "that of KL(policy || reference)"
         )
+    if config.vllm.sampler == "vllm" and run.resume_from_checkpoint is not None:
+        notes.append("what vLLM answers from here on may be other than in a run that never stopped (docs/vllm.md)")
     if config.ppo.importance_cap is not None and exact and not sampling.top_k and sampling.top_p == 1:
         notes.append(
             f"importance_cap = {number(config.ppo.importance_cap)}: here sampling and learning compute the same, so "

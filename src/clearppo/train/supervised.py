@@ -75,12 +75,13 @@ class StepTrack:
         logging_steps: int = 1,
         trackers: Trackers | None = None,
         peak: Peak | None = None,
+        waited: Callable[[], float] | None = None,
     ) -> None:
         self.registry = registry
         self.run_dir = run_dir
         self.listener = listener
         self.trackers = trackers or Trackers()
-        self.stopwatch = Stopwatch(listener, peak)
+        self.stopwatch = Stopwatch(listener, peak, waited)
         self.logging_steps = logging_steps
         self.history: list[dict[str, float]] = []
 
@@ -95,6 +96,7 @@ class StepTrack:
             learning_rate=learning_rate,
             seconds=self.stopwatch.lap(),
             memory=self.stopwatch.peaks(),
+            communication=self.stopwatch.talks(),
         )
         metrics = measure(self.registry, finished)
         self.history.append(metrics)

@@ -1,19 +1,22 @@
 """A run of supervised training from its parts to its files: announce, loop, conclude, save."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
 import torch
+from torch import Tensor
 
 from clearppo.batch import Stats, portions
 from clearppo.config import RewardModelConfig, SFTConfig, dump_config
 from clearppo.data import ComparisonSet, SequenceSet
 from clearppo.engines.base import Engine
 from clearppo.models.network import Network
+from clearppo.models.saving import written
 from clearppo.models.whole import held
 from clearppo.plan.result import Plan
 from clearppo.rundir import RunDir
@@ -61,6 +64,7 @@ class SupervisedRun(ABC, Generic[ConfigT, RowsT]):
     checkpoints: Checkpoints
     resume: Checkpoint | None
     plan: Plan | None = None
+    numbers: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
     def train(self) -> list[dict[str, float]]:
         """Train, conclude and save; from the checkpoint on, where there is one to go on from. Returns the metrics of
@@ -144,11 +148,12 @@ class SupervisedRun(ABC, Generic[ConfigT, RowsT]):
                 "device": str(self.engine.device),
                 "max_tokens_per_microbatch": self.micro_batch_tokens,
                 "processes": self.engine.world,
+                **self.numbers,
             },
             allow_changed=run.allow_changed_options,
             round="step",
             engine=self.engine,
-            weights=self.network.parameters,
+            saved_weights=lambda: self.gathered(adapter=self.config.model.use_peft),
         )
 
     def _fresh(self) -> dict[str, Any]:
@@ -189,22 +194,25 @@ class SupervisedRun(ABC, Generic[ConfigT, RowsT]):
     def save(self, name: str, ended: str) -> None:
         """The model, what belongs to it and its card below output_dir; each file appears whole. The first of several
         processes writes."""
-        with held(self.network.parameters(), here=self.engine.rank == 0):
-            if self.engine.rank == 0:
-                self._save(name, ended)
+        first = self.engine.rank == 0
+        with self.run_dir.whole(name) as directory, held(self.gathered(adapter=False), here=first):
+            if first:
+                self.save_model(directory)
+                (directory / "README.md").write_text(self._card(ended), encoding="utf-8")
 
-    def _save(self, name: str, ended: str) -> None:
-        with self.run_dir.whole(name) as directory:
-            self.save_model(directory)
-            card = model_card(
-                kind=self.card,
-                base_model=self.config.model.model_name_or_path,
-                summary=self.summary,
-                history=self.track.history,
-                ended=ended,
-                found=self.found(),
-            )
-            (directory / "README.md").write_text(card, encoding="utf-8")
+    def _card(self, ended: str) -> str:
+        return model_card(
+            kind=self.card,
+            base_model=self.config.model.model_name_or_path,
+            summary=self.summary,
+            history=self.track.history,
+            ended=ended,
+            found=self.found(),
+        )
+
+    def gathered(self, *, adapter: bool) -> list[Tensor]:
+        """The weights that one process will read to write the model, or its `adapter` alone; all call this before."""
+        return written(self.network, adapter=adapter)
 
     @property
     @abstractmethod

@@ -1,7 +1,7 @@
 """What is kept of an iteration: metrics.jsonl, samples.jsonl, the record, and what the listener shows."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol, runtime_checkable
 
 from clearppo.batch import Experience, Feedback, Rollout, Stats
@@ -65,12 +65,13 @@ class Track:
         trackers: Trackers | None = None,
         record: Record | None = None,
         peak: Peak | None = None,
+        waited: Callable[[], float] | None = None,
     ) -> None:
         self.run_dir = run_dir
         self.listener = listener
         self.trackers = trackers or Trackers()
         self.record = record
-        self.stopwatch = Stopwatch(listener, peak)
+        self.stopwatch = Stopwatch(listener, peak, waited)
         self.sample_steps = sample_steps
         self.logging_steps = logging_steps
         self.episodes = 0
@@ -117,6 +118,8 @@ class Track:
                 episode=self.episodes,
                 seconds=self.stopwatch.lap(),
                 memory=self.stopwatch.peaks(),
+                staleness=step - 1 - rollout.policy_version,
+                communication=self.stopwatch.talks(),
             )
         )
         self.history.append(metrics)

@@ -9,7 +9,7 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from clearppo.errors import CheckpointError
-from clearppo.models.whole import put, whole
+from clearppo.models.whole import InShards, put, whole
 
 
 def weights_state(learned: Mapping[str, nn.Parameter], directory: Path, prefix: str) -> dict[str, Any]:
@@ -28,7 +28,7 @@ def weights_state(learned: Mapping[str, nn.Parameter], directory: Path, prefix: 
     return {
         "prefix": prefix,
         "files": files,
-        "tensors": {name: whole(weight).detach() for name, weight in learned.items() if name not in files},
+        "tensors": {name: weight.detach() for name, weight in learned.items() if name not in files},
     }
 
 
@@ -55,7 +55,7 @@ def load_weights(learned: Mapping[str, nn.Parameter], state: Mapping[str, Any], 
         put(learned[name], weight)
 
 
-def stored_weights(state: Mapping[str, Any], directory: Path) -> Iterator[tuple[str, Tensor]]:
+def stored_weights(state: Mapping[str, Any], directory: Path) -> Iterator[tuple[str, Tensor | InShards]]:
     """The learned weights of a checkpoint by their names, one after the other, on the CPU."""
     yield from state["tensors"].items()
     for file in sorted(set(state["files"].values())):

@@ -131,7 +131,7 @@ def _file(name: str) -> str:
     """Where the numbers stand that no registered function computes."""
     if name == "alarms/on":
         return ""  # trackers alone are told it
-    return "timings.jsonl" if name.startswith(("time/", "memory/")) else "metrics.jsonl"
+    return "timings.jsonl" if name.startswith(("time/", "memory/", "communication/")) else "metrics.jsonl"
 
 
 def _distinct(computed: Sequence[Any]) -> list[Any]:

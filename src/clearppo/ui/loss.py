@@ -13,7 +13,7 @@ def losses(token: Token) -> list[Equation]:
         return []
     lines, weight = list[Equation](), 1.0
     if (cap := objective["importance_cap"]) is not None:
-        lines.append(_weight(token, cap))
+        lines.append(_weight(token, cap, objective.get("importance_level", "token")))
         weight = lines[-1].value or 0.0
     read = [(epoch, ratio) for epoch, ratio in enumerate(token.ratios, 1) if ratio is not None]
     actors = [_actor(token, epoch, ratio, advantage, weight) for epoch, ratio in read]
@@ -25,8 +25,16 @@ def losses(token: Token) -> list[Equation]:
     return lines
 
 
-def _weight(token: Token, cap: float) -> Equation:
-    """How much rather the learner would have drawn the token than the sampler did."""
+def _weight(token: Token, cap: float, level: str) -> Equation:
+    """How much rather the learner would have drawn the token, or the whole answer, than the sampler did."""
+    if level == "sequence":
+        pairs = zip(token.whole("log_probs"), token.whole("sampler_log_probs"), strict=True)
+        total = math.fsum(old - sampler for old, sampler in pairs)
+        return Equation(
+            number="", name=NAMES["weight"], value=math.exp(min(total, math.log(cap))),
+            symbols="weight = min(exp(sum of old_log_prob - sampler_log_prob over the answer), cap)",
+            numbers=f"min(exp({plain(total)}), {plain(cap)})",
+        )  # fmt: skip
     old, sampler = token.at("log_probs") or 0.0, token.at("sampler_log_probs") or 0.0
     return Equation(
         number="", name=NAMES["weight"], value=math.exp(min(old - sampler, math.log(cap))),

@@ -115,6 +115,20 @@ CRITIC = {
 """How well the critic knows."""
 
 SAMPLING = {
+    "sampling/staleness": MetricWords(
+        title=("updates behind", "落后几次更新"),
+        brief=(
+            "How many updates old the weights were that drew these answers. Absent where the present ones did.",
+            "抽这些回答的权重落后几次更新。由现在的权重抽取时没有这个数。",
+        ),
+        healthy=("absent, or 1 with --overlap_generation", "没有，或用 --overlap_generation 时为 1"),
+        high=(
+            "answers of an old policy: --importance_cap corrects the actor's loss, and smaller steps keep it small",
+            "回答来自旧策略：--importance_cap 校正演员的损失，步子小一些误差就小",
+        ),
+        options=("overlap_generation", "importance_cap"),
+        source="ClearPPO, docs/ray.md",
+    ),
     "sampling/log_prob_difference": MetricWords(
         title=("sampler against learner", "采样器与学习者"),
         brief=(

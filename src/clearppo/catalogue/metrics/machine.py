@@ -54,6 +54,38 @@ MACHINE = {
         formula="The largest memory of the phase: of the device on a GPU, else of the whole process.",
         similar=("vram", "rss", "peak_memory"),
     ),
+    "communication/*": MetricWords(
+        title=("seconds with other processes", "与其他进程通信的秒数"),
+        brief=(
+            "Seconds of each phase in which the first process sent to others, got from them or waited for them.",
+            "每个阶段里第一个进程与其他进程收发数据、等待它们所花的秒数。",
+        ),
+        healthy=("a small share of the phase's seconds", "只占该阶段时间的一小部分"),
+        high=(
+            "more processes would help little: larger batches, fewer micro-batches, or a faster network",
+            "再加进程也没有多大用处：加大批、减少 micro-batch，或换更快的网络",
+        ),
+        causes=(
+            (
+                "learning: gradients are added up once a mini-batch; with --sharding full each micro-batch gathers all "
+                "layers twice",
+                "学习：每个 mini-batch 把梯度相加一次；用 --sharding full 时每个 micro-batch 要把所有层收集两次",
+            ),
+            (
+                "sampling: answers of very unequal length, so one process waits for another",
+                "采样：回答长短相差很大，一个进程要等另一个",
+            ),
+            (
+                "one machine is slower, or its network is",
+                "某台机器慢，或它的网络慢",
+            ),
+        ),
+        options=("sharding", "batch_size", "micro_batch_size", "num_mini_batches"),
+        unit=("seconds", "秒"),
+        formula="Seconds of the phase in collective calls of the first process; on a GPU those of their streams, of "
+        "which some pass while products run. Absent with one process.",
+        similar=("comm", "communication", "allreduce", "nccl", "gloo", "overhead"),
+    ),
     "eps": MetricWords(
         title=("answers a second", "每秒回答数"),
         brief=(

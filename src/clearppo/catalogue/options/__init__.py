@@ -3,10 +3,11 @@
 CHINESE: by the option's name; by command.name where that command says something else (`of` knows the order).
 """
 
+from clearppo.catalogue.options.launch import LAUNCH
 from clearppo.catalogue.options.ppo import PPO
 from clearppo.catalogue.options.steps import STEPS
 
-CHINESE = {**PPO, **STEPS}
+CHINESE = {**PPO, **STEPS, **LAUNCH}
 
 
 def of(command: str, name: str) -> str | None:

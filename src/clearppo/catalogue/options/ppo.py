@@ -172,6 +172,10 @@ PPO = {
         "采样与学习算法不同时（bf16、别的引擎），每个 token 的损失乘 p_old / p_sampler，最多这么大（截断重要性权重）。"
         "常用：2。none：每个 token 权重相同。"
     ),
+    "importance_level": (
+        "重要性权重针对什么。token：单个 token，略有偏差，噪声小。sequence：整条回答，各 token 之积，没有偏差，但长回答"
+        "很快就到上限。"
+    ),
     "cliprange_value": "评论家的损失里，价值离旧价值最多算这么远，以得分为单位。none：普通的平方误差，(8)。",
     "vf_coef": "评论家的损失相对演员的权重，即公式 (9) 的 0.1。",
     "critic_warmup_steps": "最初这么多次迭代里只有评论家学习，策略等它的价值有意义再学（PPO-max）。常用：0 到 20。",
@@ -245,7 +249,14 @@ PPO = {
     ),
     "sharding": (
         "多个进程（torchrun）如何对待模型各层的权重、梯度和优化器的记忆。none：每个进程都有全部。full：每个进程有一份"
-        "（FSDP2），计算时逐层取得其余；内存更少，通信更多。"
+        "（FSDP2），计算时逐层取得其余；内存更少，通信更多。auto：放不下全部时用 full。"
+    ),
+    "offload": (
+        "各进程分摊的权重、它们的梯度和优化器的记忆放在哪里。none：在 GPU 上。cpu：在主机内存里，优化器也在那里计算；"
+        "一层的权重只在需要时在 GPU 上。"
+    ),
+    "offload_frozen": (
+        "参考模型和奖励模型的权重放在主机内存里，只在它们阅读时放到 GPU 上。内存更少，代价是每次迭代搬动两次。"
     ),
     "sample_steps": "每隔这么多次迭代显示一张样本回答的表；0 不显示。",
     "logging_steps": "每隔这么多次迭代打印一行指标。",
@@ -279,6 +290,41 @@ PPO = {
     "profile": (
         "追踪这些迭代，如 2 或 2,3（第一次从来不典型），写进 output_dir 的 profile/，供 Perfetto 和 TensorBoard 用，"
         "并打印时间花在哪里。会变慢。none：不追踪。"
+    ),
+    "sampler": (
+        "由谁来写回答。in_process：训练进程自己，用自己的权重和数值。vllm：vLLM 引擎，在旁边或在别处，每次更新之后得到"
+        "新的权重。"
+    ),
+    "vllm_mode": (
+        "colocate：每个训练进程在自己旁边、同一设备上启动一个引擎，并负责结束它。server：用已经在运行的引擎，地址由 "
+        "vllm_server_base_url 给出（clearppo vllm-serve 启动一个）。ray：由 --launch ray 在训练进程旁边启动引擎，结束了"
+        "就再启动。"
+    ),
+    "vllm_engines": "由 Ray 启动几个引擎，每个有自己的 GPU 或 CPU。",
+    "overlap_generation": (
+        "一边从这批回答学习，一边抽取下一批。回答于是落后一次更新（一步异策略），必须由 importance_cap 校正；"
+        "sampling/staleness 说明落后多少。"
+    ),
+    "vllm_server_base_url": (
+        "引擎的地址，如 http://localhost:8000。多个：重复此选项，或用逗号分开；回答分给它们写，丢了一个，它那份由其余的"
+        "来写。"
+    ),
+    "vllm_server_timeout": "等引擎启动、等它收下新权重，最多这么多秒。",
+    "vllm_gpu_memory_utilization": (
+        "引擎占用设备内存的比例，放权重和缓存的键与值；在 CPU 上是机器内存的比例。剩下的留给训练。"
+    ),
+    "vllm_max_model_length": (
+        "引擎给一条提示加回答留多少 token 的位置。none：最长的提示加 response_length 需要多少就多少。"
+    ),
+    "vllm_dtype": (
+        "引擎计算用的数值类型。auto：策略用 bfloat16 计算就用它，否则 float32。离策略的越远，"
+        "sampling/log_prob_difference 越大。"
+    ),
+    "vllm_tensor_parallel_size": "引擎把每个权重切到多少块 GPU 上，用于一块放不下的模型。",
+    "vllm_enable_sleep_mode": ("两次生成之间，引擎把 GPU 内存让给学习。代价：每次迭代把权重复制到主机内存再复制回来。"),
+    "vllm_python": (
+        "装有 vLLM 的 Python，如 ~/vllm/bin/python：vLLM 固定了自己的 torch 和 transformers 版本，可以有自己的环境。"
+        "none：运行 ClearPPO 的那个。"
     ),
     "record_steps": (
         "每隔这么多次迭代，把所有回答的每个 token 留在 output_dir 的 record/ 里，第一次和最后一次总会留：对数概率、"

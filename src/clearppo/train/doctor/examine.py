@@ -150,7 +150,7 @@ class Patient:
         return stop_token_ids(self.run.policy.actor.causal_lm, self.run.tokenizer, list(sampling.stop_token_ids))
 
     def sampled(self) -> Rollout:
-        """Answers to a few prompts, two each or more; their old log-probs are the sampler's."""
+        """Answers to a few prompts, two each or more; their old log-probs are the sampler's, if it knows them."""
         run, config = self.run, self.run.config
         n = answers.n_prompts(config.sampling.response_length, len(run.prompts))
         places = [
@@ -159,9 +159,15 @@ class Patient:
         self.tell(f"sampling {len(places)} answers")
         prompts = run.prompts.batch(places, run.pad_id).to(run.engine.device)
         return sample(
-            run.policy, prompts, run.sampler, old_log_probs="sampler", truncation=run.recipe.truncation,
-            **run.passes.portions,
+            run.policy, prompts, run.sampler, old_log_probs="sampler" if self.knows else "learner",
+            truncation=run.recipe.truncation, **run.passes.portions,
         )  # fmt: skip
+
+    @property
+    def knows(self) -> bool:
+        """Whether the sampler knows log-probs over the whole vocabulary."""
+        config = self.run.config
+        return config.vllm.sampler != "vllm" or not (config.sampling.top_k or config.sampling.top_p < 1)
 
     def read_again(self, rollout: Rollout) -> None:
         """Sampler, learner and reference on the same tokens; and how the answers ended."""
@@ -175,11 +181,18 @@ class Patient:
         cut = [f"--top_k {sampling.top_k}"] * bool(sampling.top_k) + [f"--top_p {sampling.top_p:g}"] * (
             sampling.top_p < 1
         )
+        same = run.config.vllm.sampler != "vllm" and tolerance < TOLERANCE_BF16
+        if self.knows:
+            self.found.add(
+                answers.sampler_log_probs(
+                    rollout, learner, tolerance=tolerance, exact=same,
+                    cut=" ".join(cut), corrected=run.config.ppo.importance_cap is not None,
+                )
+            )  # fmt: skip
+        else:
+            why = f"with {' '.join(cut)} vLLM does not tell log-probs over the whole vocabulary"
+            self.found.leave_out(["sampler_log_probs"], why)
         self.found.add(
-            answers.sampler_log_probs(
-                rollout, learner, tolerance=tolerance, exact=tolerance < TOLERANCE_BF16,
-                cut=" ".join(cut), corrected=run.config.ppo.importance_cap is not None,
-            ),
             answers.ratio_and_kl(policy, run.reference, rollout, learner, tolerance=tolerance, sizes=sizes),
             answers.padding_invariance(policy, rollout, learner, tolerance=tolerance),
             self._eos(rollout),

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from clearppo.models.whole import InShards, whole
 from clearppo.record import Iteration
 from clearppo.train.weights import same_bits, stored_weights
 
@@ -71,8 +72,8 @@ class Check:
     ) -> None:
         """All weights that learn, against those that a checkpoint, or a finished run, holds in this directory."""
         self.weights_of = of
-        for name, was in stored_weights(state, directory):
-            now = learned[name].detach().cpu()
+        for name, stored in stored_weights(state, directory):
+            was, now = whole(stored), learned[name].detach().cpu()
             self.weights += was.numel()
             if not same_bits(now, was):
                 self._note(step, *_first_weight(name, was, now))
@@ -94,8 +95,8 @@ class Check:
 def _tensors(tree: Any, place: str = "") -> Iterator[tuple[str, torch.Tensor]]:
     """The tensors of a tree, each with the way to it."""
     match tree:
-        case torch.Tensor():
-            yield place, tree
+        case torch.Tensor() | InShards():
+            yield place, whole(tree)
         case Mapping():
             for name, part in tree.items():
                 yield from _tensors(part, f"{place}/{name}" if place else str(name))

@@ -10,8 +10,9 @@ from typing import Any
 from clearppo.errors import CheckpointError, RecordError, RunDirError
 from clearppo.record import Iteration, iteration_path
 from clearppo.rundir import RunDir
-from clearppo.train.checkpoint import CONFIG, Checkpoint, checkpoints_in, damage
+from clearppo.train.checkpoint import CONFIG, Checkpoint, checkpoints_in
 from clearppo.train.keeping import FINISHED, STARTED
+from clearppo.train.manifest import damage
 from clearppo.train.records import METRICS
 
 START = "start"

@@ -16,9 +16,11 @@ from clearppo.core.normalise import FixedMoments
 from clearppo.errors import RecordError
 from clearppo.learning.credit import learned_answers
 from clearppo.models.policy import Analysis
+from clearppo.models.whole import whole
 from clearppo.record import Store, iteration_path
 from clearppo.rundir import RECORD, disk_errors
-from clearppo.train.checkpoint import Checkpoint, checkpoints_in, damage
+from clearppo.train.checkpoint import Checkpoint, checkpoints_in
+from clearppo.train.manifest import damage
 from clearppo.train.metrics import REGISTRY, Measured, measure
 from clearppo.train.recording import Recorder
 from clearppo.train.replay.batch import RecordedBatch, judged_again, read_batch
@@ -101,7 +103,8 @@ class Replaying:
         self._compare_weights(batch.step)
         after = self._after(self.learner, batch)
         numbers |= self._effect(self.learner, batch, learned, before, after)
-        origin, weights = dict(stored_weights(tree["weights"], directory)), self._weights(self.learner)
+        origin = {name: whole(weight) for name, weight in stored_weights(tree["weights"], directory)}
+        weights = self._weights(self.learner)
         if otherwise is None:
             tokens = self._tokens(batch, learned, before, after, None, count)
             return Outcome(
