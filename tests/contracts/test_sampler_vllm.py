@@ -17,6 +17,7 @@ from clearppo.models.loading import load_causal_lm, load_tokenizer
 from clearppo.models.policy import Policy
 from clearppo.rollout import SamplingSettings, sample
 from clearppo.rollout.vllm.engines import Engines
+from clearppo.rollout.vllm.launch import require_vllm
 from clearppo.rollout.vllm.protocol import row_seed
 from clearppo.rollout.vllm.sampler import VLLMSampler
 from tests.contracts.test_sampler import keeps_the_contract
@@ -181,6 +182,7 @@ def test_spoilt_answers_are_one_sentence(two: Set, spoil: Any, error: type[Excep
     ("change", "said"),
     [
         ({"version": "0.11.2"}, "version 0.11.2"),
+        ({"version": ""}, "is no vLLM server: it does not name its version"),
         ({"logprobs_mode": "raw_logprobs"}, "--logprobs-mode processed_logprobs"),
         ({"backend": "ipc"}, "the back end ipc"),
         ({"weight_transfer_config": None}, "clearppo vllm-serve MODEL"),
@@ -200,6 +202,19 @@ def test_servers_that_cannot_serve_are_said_before_any_work(two: Set, change: di
             server.config[section][name] = value
     with pytest.raises(ConfigError, match=said):
         two.sampler()
+
+
+def test_another_server_that_speaks_json(two: Set, monkeypatch: pytest.MonkeyPatch) -> None:
+    engines = two.engines()
+    monkeypatch.setattr(engines.all[0].http, "get", lambda path: [1, 2])
+    with pytest.raises(ConfigError, match="is no vLLM server"):
+        engines.meet(1)
+
+
+@pytest.mark.parametrize(("python", "said"), [("/bin/true", "is no Python"), ("/no/such", "cannot be run")])
+def test_a_python_that_is_none(python: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        require_vllm(python)
 
 
 def test_servers_that_are_not_there_or_have_no_address(two: Set) -> None:

@@ -95,6 +95,46 @@ def test_options_that_differ(options: dict[str, Any]) -> None:
     assert not Path(options["output_dir"]).exists()
 
 
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"RANK": "-1"}, "error: RANK = -1 in the environment is no whole number"),
+        ({"RANK": "x"}, "error: RANK = x in the environment is no whole number"),
+        ({"RANK": "1"}, "error in process 1: --nonsense is no option|error in process 1: Unknown option --nonsense"),
+        ({"RANK": "0"}, "error: Unknown option --nonsense"),
+    ],
+)
+def test_before_they_meet_each_speaks_for_itself(values: dict[str, str], said: str) -> None:
+    command = [sys.executable, "-m", "clearppo", "ppo"] + (["--nonsense", "1"] if values["RANK"].isdecimal() else [])
+    if not values["RANK"].isdecimal():
+        command += [
+            "--model_name_or_path",
+            "m",
+            "--dataset_name",
+            "d.jsonl",
+            "--reward_funcs",
+            "r.py:f",
+            "--output_dir",
+            "o",
+        ]
+    where = {**os.environ, **TORCHRUN, "WORLD_SIZE": "2", "LOCAL_RANK": "0", **values}
+    ended = subprocess.run(command, cwd=ROOT, env=where, text=True, capture_output=True, timeout=60, check=False)
+    assert ended.returncode == 2
+    assert any(ended.stderr.startswith(words) for words in said.split("|"))
+    assert ended.stderr.count("\n") == 1
+
+
+def test_an_address_that_nobody_knows(options: dict[str, Any]) -> None:
+    began = time.monotonic()
+    where = {**os.environ, **TORCHRUN, "RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "MASTER_ADDR": "no.invalid"}
+    words = [f"--{name}={value}" for name, value in options.items()]
+    command = [sys.executable, "-m", "clearppo", "ppo", *words]
+    ended = subprocess.run(command, cwd=ROOT, env=where, text=True, capture_output=True, timeout=60, check=False)
+    assert ended.returncode == 3
+    assert ended.stderr.startswith("error: MASTER_ADDR = no.invalid in the environment is the name of no machine")
+    assert time.monotonic() - began < 50
+
+
 def test_a_process_that_is_killed(options: dict[str, Any]) -> None:
     began = time.monotonic()
     ended = together([{"kind": "ppo", "options": options, "only": {"rank": 1, "die_at": 3}}])

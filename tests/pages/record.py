@@ -49,6 +49,7 @@ def meta(made: Numbers, learning_rate: float) -> dict[str, Any]:
             "clip_high": None,
             "dual_clip": None,
             "importance_cap": None,
+            "importance_level": "token",
             "clip_value": spec.cliprange_value,
             "vf_coef": spec.vf_coef,
             "entropy_coef": 0.0,

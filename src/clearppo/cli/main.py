@@ -82,8 +82,8 @@ class FrontDoor(LazyGroup):
 
 def _fail(sentence: str, exit_code: int, *, lost: int | None = None) -> NoReturn:
     """Say it and exit. Of several processes the first one says it, or if that is `lost` the next."""
-    if speaks(lost):
-        click.echo(f"error: {sentence}", err=True)
+    if (beginning := speaks(lost)) is not None:
+        click.echo(f"{beginning}{sentence}", err=True)
     sys.exit(exit_code)
 
 

@@ -5,6 +5,7 @@ import contextlib
 import os
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -109,9 +110,30 @@ def ending_quietly() -> Iterator[None]:
         os._exit(end.code or 0)
 
 
-def speaks(lost: int | None = None) -> bool:
-    """Whether this process says what has gone wrong: the first one, or the next if the first is `lost`."""
-    return is_first() or (lost == 0 and os.environ.get("RANK") == "1")
+_met = threading.Event()
+_PATIENCE = 5.0
+"""Seconds that a process which is not the first keeps a mistake to itself that all may have made: whoever started them
+ends it in that time, if the first has said it."""
+
+
+def note_met() -> None:
+    """This process has met the others: from now on the first one hears what goes wrong in any of them."""
+    _met.set()
+
+
+def speaks(lost: int | None = None) -> str | None:
+    """How this process begins to say what has gone wrong: the first one speaks, or the next if the first is `lost`.
+    Before they have met each speaks for itself, and says which it is. None: it is silent."""
+    if is_first() or (lost == 0 and os.environ.get("RANK") == "1"):
+        return "error: "
+    if _met.is_set():
+        return None
+    try:
+        place()
+    except ConfigError:
+        return "error: "  # nobody knows who is first
+    time.sleep(_PATIENCE)
+    return f"error in process {os.environ['RANK']}: "
 
 
 def _number(name: str) -> int:

@@ -3,6 +3,8 @@
 import atexit
 import contextlib
 import json
+import os
+import socket
 from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
 from typing import Any
@@ -14,7 +16,7 @@ from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 
 from clearppo import errors
-from clearppo.engines.environment import Place
+from clearppo.engines.environment import Place, note_met
 from clearppo.engines.signs import FAREWELL, GRACE, Signs, silence
 from clearppo.engines.waits import Waits
 from clearppo.errors import ClearPPOError, ConfigError, DistributedError, StopRequested
@@ -33,6 +35,7 @@ class Group:
         self.rank, self.world, self.local_world = place.rank, place.world, place.local_world
         self.apart = False
         self.waits = Waits()
+        _require_address()
         try:
             store: Any = next(iter(rendezvous("env://", timeout=MEETING)))[0]
             backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
@@ -167,6 +170,18 @@ class Group:
         return DistributedError(f"the processes have lost touch with each other: {_first_line(error)}.")
 
 
+def _require_address() -> None:
+    """torch would look for a name that nobody knows until `MEETING` is over."""
+    address = os.environ["MASTER_ADDR"]
+    try:
+        socket.getaddrinfo(address, None)
+    except OSError as error:
+        raise DistributedError(
+            f"MASTER_ADDR = {address} in the environment is the name of no machine that is known here. Give the "
+            "address of the machine of process 0 (torchrun --master-addr, or --standalone for one machine)."
+        ) from error
+
+
 _met: list[Group] = []
 
 
@@ -174,6 +189,7 @@ def meet(place: Place, device: torch.device) -> Group:
     """The group of this process, which meets the others when this is first called. Raises DistributedError."""
     if not _met:
         _met.append(Group(place, device))
+        note_met()
     return _met[0]
 
 

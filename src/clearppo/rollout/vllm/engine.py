@@ -54,12 +54,16 @@ class Engine:
         """Learn what the server is. Raises ConfigError if it cannot serve us, EngineLost if it is not there."""
         url = self.http.url
         try:
-            version = str((self.http.get("/version") or {}).get("version", ""))
+            told = self.http.get("/version")
         except EngineRefused as error:
-            raise ConfigError(f"what answers at {url} is no vLLM server: {error}. {START}") from error
+            said = str(error).replace(f"the vLLM server at {url}", "it").rstrip(".")
+            raise ConfigError(f"what answers at {url} is no vLLM server: {said}. {START}") from error
+        version = str(told.get("version", "")) if isinstance(told, dict) else ""
+        if not version:
+            raise ConfigError(f"what answers at {url} is no vLLM server: it does not name its version. {START}")
         if _numbers(version) < VERSION:
             raise ConfigError(
-                f"the vLLM server at {url} is version {version or 'nothing'}, and its weights can be changed from 0.32 "
+                f"the vLLM server at {url} is version {version}, and its weights can be changed from 0.32 "
                 "on. Install a newer vLLM there."
             )
         try:

