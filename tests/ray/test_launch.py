@@ -55,6 +55,7 @@ def command(options: dict[str, Any], *more: str, directory: Path) -> "subprocess
     """`clearppo ppo --launch ray` in a directory."""
     words = [f"--{name}={value}" for name, value in options.items()]
     quiet = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}"}
+    quiet["OMP_NUM_THREADS"] = "1"  # as in the reference: last bits depend on it
     return subprocess.run(
         [sys.executable, "-m", "clearppo", "ppo", *words, "--launch", "ray", *more],
         cwd=directory, env={**os.environ, **quiet}, text=True, capture_output=True, timeout=240, check=False,

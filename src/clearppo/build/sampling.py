@@ -142,9 +142,10 @@ def _by_vllm(
     def make(other: SamplingSettings, seed: int) -> VLLMSampler:
         return VLLMSampler(policy, tokenizer, other, engines, seed=seed, processes=engine, own=own)
 
-    sampler: Sampler = make(settings, config.run.seed)
+    asked = make(settings, config.run.seed)
+    sampler: Sampler = asked
     if config.vllm.overlap_generation:
-        sampler, where = AheadSampler(make(settings, config.run.seed), engine), f"{where}, one batch ahead"
+        sampler, where = AheadSampler(asked, engine), f"{where}, one batch ahead"
     known = _known(config, policy)
     return Answering(sampler=sampler, exact=False, known=known, how=f"by {told} {where}", another=make)
 

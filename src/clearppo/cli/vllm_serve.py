@@ -40,5 +40,5 @@ def vllm_serve(
             "any password. Use it in a network of your own only.",
             err=True,
         )
-    click.echo(f"serving {model} at {server.url}  (Ctrl-C ends)")
+    click.echo(f"starting vLLM with {model}, to answer at {server.url}  (Ctrl-C ends)")
     become(server)
